@@ -40,7 +40,7 @@ class InferenceComponentOperations(DeploymentOperations):
     def add(self, request: Request) -> Record:
         specification = request.get("Specification", {})
         if BASE_COMPONENT in specification:
-            request = {**request, **self._read_base(request)}
+            request = {**request, **self._derive_adapter_members(request)}
         if not {"VariantName", "Specification", "RuntimeConfig"} <= request.keys():
             raise ValidationError(
                 "An inference component must have a VariantName, a Specification and a RuntimeConfig."
@@ -76,7 +76,7 @@ class InferenceComponentOperations(DeploymentOperations):
             **base,
         }
 
-    def _read_base(self, request: Request) -> Mapping[str, Any]:
+    def _derive_adapter_members(self, request: Request) -> Mapping[str, Any]:
         """Return the members that an adapter's request lacks: VariantName, from the base component, and RuntimeConfig.
 
         Raise ValidationError if the request has a RuntimeConfig, or if the base component does not exist, is not in
@@ -159,9 +159,9 @@ class InferenceComponentOperations(DeploymentOperations):
         """Check the DeploymentConfig, and start the update to a deployment."""
         count = len(deployment["Copies"])
         check_deployment_config(self.context, config or {}, count)
-        counts = {**record.description["RuntimeConfig"], "DesiredCopyCount": count}
+        runtime_config = {**record.description["RuntimeConfig"], "DesiredCopyCount": count}
         members = {} if config is None else {"LastDeploymentConfig": config}
-        return self.start_update(record, deployment, config, RuntimeConfig=counts, **members)
+        return self.start_update(record, deployment, config, RuntimeConfig=runtime_config, **members)
 
     def check_deletion(self, record: Record) -> None:
         if adapters := self._list_adapters(record.name):

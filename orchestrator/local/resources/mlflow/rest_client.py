@@ -27,7 +27,7 @@ MAX_START_WAIT_SECONDS = 120.0
 MLflow, which only the first MLflow server of a home needs."""
 
 
-def find_running_server(context: Context, arn: str) -> Record:
+def find_active_server(context: Context, arn: str) -> Record:
     """Return the record of an MLflow server. Raise ValidationError if it does not exist, or does not run."""
     record = context.state.get_by_arn(arn)
     if record is None or record.kind not in (MLFLOW_TRACKING_SERVER.arn_type, MLFLOW_APP.arn_type):

@@ -48,9 +48,9 @@ class ModelPackageOperations(Operations):
         return {"ModelPackageArn": updates.update(self.context, request).arn}
 
     def describe(self, request: Request) -> Response:
-        has_content = request.get("IncludedData", "AllData") == "AllData"
+        includes_all_data = request.get("IncludedData", "AllData") == "AllData"
         description = dict(super().describe(request))
-        if CARD in description and not has_content:
+        if CARD in description and not includes_all_data:
             description[CARD] = {**description[CARD], "ModelCardContent": _keep_card_metadata(description[CARD])}
         return description
 

@@ -22,7 +22,7 @@ from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE, PIP
 from microjobs_orchestrator.local.resources.pipelines.requests import (
     convert_list_request,
     find_pipeline,
-    make_missing_error,
+    make_missing_pipeline_error,
     pipelines_lock,
     read_parallelism,
 )
@@ -108,7 +108,7 @@ class PipelineOperations(Operations):
             record = self.find(request)
             number = self._add_version_if_changed(record, request)
             if self.context.state.update(PIPELINE.arn_type, record.name, _read_changes(request)) is None:
-                raise make_missing_error(record.arn)
+                raise make_missing_pipeline_error(record.arn)
         return {"PipelineArn": record.arn, "PipelineVersionId": number}
 
     def _add_version_if_changed(self, record: Record, request: Request) -> int:

@@ -21,7 +21,7 @@ def find_pipeline(context: Context, name: str) -> Record:
     arn = name if name.startswith("arn:") else format_arn(f"{PIPELINE.arn_type}/{name}", context.settings.region)
     record = context.state.get_by_arn(arn)
     if record is None or record.kind != PIPELINE.arn_type:
-        raise make_missing_error(arn)
+        raise make_missing_pipeline_error(arn)
     return record
 
 
@@ -33,7 +33,7 @@ def find_execution(context: Context, arn: str) -> Record:
     return record
 
 
-def make_missing_error(arn: str) -> ServiceError:
+def make_missing_pipeline_error(arn: str) -> ServiceError:
     """Return the error for a pipeline that does not exist."""
     return ServiceError("ResourceNotFound", f'Could not find pipeline "{arn}".')
 

@@ -46,7 +46,7 @@ def read_mlflow_config(
             f"{EXPERIMENT} {requested_experiment!r} has no MLflow server: the definition of the pipeline has no "
             f"MlflowConfig with {SERVER_ARN}."
         )
-    rest_client.find_running_server(context, config[SERVER_ARN])
+    rest_client.find_active_server(context, config[SERVER_ARN])
     experiment = requested_experiment or config.get(EXPERIMENT, variables["PipelineName"])
     return {MLFLOW_CONFIG: {SERVER_ARN: config[SERVER_ARN], EXPERIMENT: experiment}}
 

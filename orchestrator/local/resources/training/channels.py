@@ -33,12 +33,12 @@ class Channel:
 
     Args:
         item: an item of InputDataConfig.
-        mode: TrainingInputMode, which applies if the item has no InputMode.
+        default_mode: TrainingInputMode, which applies if the item has no InputMode.
     """
 
-    def __init__(self, item: Mapping[str, Any], mode: str) -> None:
+    def __init__(self, item: Mapping[str, Any], default_mode: str) -> None:
         self.name: str = item["ChannelName"]
-        self.mode: str = item.get("InputMode", mode)
+        self.mode: str = item.get("InputMode", default_mode)
         self._source: Mapping[str, Any] = item["DataSource"]["S3DataSource"]
         self._distribution: str = self._source.get("S3DataDistributionType", "FullyReplicated")
         self._content_type: str | None = item.get("ContentType")
@@ -162,5 +162,5 @@ def check_channels(request: Mapping[str, Any], store: ObjectStore) -> None:
 
 def read_channels(request: Mapping[str, Any]) -> list[Channel]:
     """Return the channels of a training job's request, or of a tuning job's definition of training jobs."""
-    mode = request["AlgorithmSpecification"]["TrainingInputMode"]
-    return [Channel(item, mode) for item in request.get("InputDataConfig", [])]
+    default_mode = request["AlgorithmSpecification"]["TrainingInputMode"]
+    return [Channel(item, default_mode) for item in request.get("InputDataConfig", [])]

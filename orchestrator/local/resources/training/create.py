@@ -42,7 +42,7 @@ def create(context: Context, request: Mapping[str, Any], owner: Owner | None = N
     if "ModelPackageConfig" in request:
         find_group(context, request["ModelPackageConfig"]["ModelPackageGroupArn"])
     if "MlflowConfig" in request:
-        rest_client.find_running_server(context, request["MlflowConfig"]["MlflowResourceArn"])
+        rest_client.find_active_server(context, request["MlflowConfig"]["MlflowResourceArn"])
     now = Moment.now()
     flags = ("EnableNetworkIsolation", "EnableInterContainerTrafficEncryption", "EnableManagedSpotTraining")
     members = {

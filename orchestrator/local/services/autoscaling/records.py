@@ -44,9 +44,9 @@ def list_targets(state: State) -> list[Record]:
     return state.find(Query(TARGET_KIND, descending=False, limit=-1))
 
 
-def list_policies(state: State, target: str | None = None) -> list[Record]:
+def list_policies(state: State, target_name: str | None = None) -> list[Record]:
     """Return the policies of a target, by default of all targets, oldest first."""
-    owner = None if target is None else Owner(TARGET_KIND, target)
+    owner = None if target_name is None else Owner(TARGET_KIND, target_name)
     return state.find(Query(POLICY_KIND, owner=owner, descending=False, limit=-1))
 
 
