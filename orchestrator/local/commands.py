@@ -145,7 +145,7 @@ def _print_console_address(url: str) -> None:
 
 def _list_ignored_flags(options: argparse.Namespace, address: "Address") -> list[str]:
     """Return the flags that differ, or could differ, from the settings of a running server."""
-    equal = {
+    equality_by_option = {
         "port": options.port in (None, 0, urlsplit(address.url).port),
         "runtime": options.runtime in (None, "auto", address.runtime),
         "region": options.region in (None, address.region),
@@ -166,8 +166,8 @@ def _list_ignored_flags(options: argparse.Namespace, address: "Address") -> list
         "function",
         "proxy",
     )
-    equal |= {name: not getattr(options, name) for name in flags_without_comparison}
-    return [f"--{name.replace('_', '-')}" for name, is_equal in equal.items() if not is_equal]
+    equality_by_option |= {name: not getattr(options, name) for name in flags_without_comparison}
+    return [f"--{name.replace('_', '-')}" for name, is_equal in equality_by_option.items() if not is_equal]
 
 
 def _down(_: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ CHANGES_PATH = f"{CONSOLE_PATH}api/changes"
 
 LIFETIME_SECONDS = 15 * 60
 
-_TOKEN = re.compile(r"(?P<expiry>[0-9]{1,12})\.(?P<nonce>[0-9a-f]{32})\.(?P<mac>[0-9a-f]{64})")
+_TOKEN_PATTERN = re.compile(r"(?P<expiry>[0-9]{1,12})\.(?P<nonce>[0-9a-f]{32})\.(?P<mac>[0-9a-f]{64})")
 
 
 class Token(NamedTuple):
@@ -36,7 +36,7 @@ def make_console_address(url: str, key: str, home: Path, pid: int) -> str:
     Args:
         url: address of the server.
         key: the secret of the home.
-        pid: process of the server.
+        pid: process id of the server.
     """
     token = Token(secrets.token_hex(16), int(time.time()) + LIFETIME_SECONDS)
     return f"{url}{CONSOLE_PATH}#token={token.expiry}.{token.nonce}.{_sign(token, key, home, pid)}"
@@ -44,7 +44,7 @@ def make_console_address(url: str, key: str, home: Path, pid: int) -> str:
 
 def read_token(text: str, key: str, home: Path, pid: int) -> Token | None:
     """Return the token if it was made for this server process and this home, and has not expired; otherwise None."""
-    match = _TOKEN.fullmatch(text)
+    match = _TOKEN_PATTERN.fullmatch(text)
     if match is None:
         return None
     token = Token(match["nonce"], int(match["expiry"]))

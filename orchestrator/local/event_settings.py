@@ -115,8 +115,8 @@ def _check_target(target: EventTarget) -> None:
 def _check_file_and_command(target: EventTarget) -> None:
     if "\0" in target.file:
         raise ValueError(f"[[local.events]] file {target.file!r} must not contain a null character")
-    parts: Sequence[Any] = target.command
-    if not all(isinstance(part, str) and "\0" not in part for part in parts):
+    words: Sequence[Any] = target.command
+    if not all(isinstance(word, str) and "\0" not in word for word in words):
         raise ValueError(f"[[local.events]] command must be a list of strings, not {target.command!r}")
 
 

@@ -35,7 +35,7 @@ VISIBILITY_TIMEOUT = 30
 """AWS's default, in seconds. If a received message is not deleted within this time, it is received again."""
 MAX_WAITING_CONSUMERS = 16
 """Number of consumers that may wait for messages at the same time. Each of them occupies a thread of the server."""
-_HANDLE = re.compile(r"([0-9]{1,18})/([0-9a-f]{32})")
+_HANDLE_PATTERN = re.compile(r"([0-9]{1,18})/([0-9a-f]{32})")
 
 
 @dataclass(frozen=True)
@@ -181,10 +181,10 @@ class Queues:
         Raises:
             ServiceError: the handle does not belong to a message of this queue.
         """
-        parts = _HANDLE.fullmatch(handle)
-        number, secret = parts.groups() if parts else (None, None)
+        match = _HANDLE_PATTERN.fullmatch(handle)
+        number, secret = match.groups() if match else (None, None)
         rows = self._database.select("SELECT queue FROM messages WHERE number = ?", (number,))
-        if parts is None or any(row != (queue,) for row in rows):
+        if match is None or any(row != (queue,) for row in rows):
             message = f"The receipt handle {handle!r} is not one of the queue {queue!r}."
             raise ServiceError("ReceiptHandleIsInvalid", message)
         self._database.change("DELETE FROM messages WHERE number = ? AND secret = ?", (number, secret))

@@ -53,8 +53,10 @@ class Objects:
         """Return the first members of a tar archive, which may be compressed with gzip."""
         members = _read_members(state)
         with _Reader(self._get(state, members)) as reader:
-            entries, is_complete = _list_archive_members(io.BufferedReader(reader))
-        return Response(json.dumps({"members": entries, "isComplete": is_complete}), content_type="application/json")
+            archive_members, is_complete = _list_archive_members(io.BufferedReader(reader))
+        return Response(
+            json.dumps({"members": archive_members, "isComplete": is_complete}), content_type="application/json"
+        )
 
     def add_download(self, state: RequestState, cookie: str) -> Response:
         """Add a download of an object, and return its one-time path."""

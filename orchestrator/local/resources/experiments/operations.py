@@ -44,10 +44,10 @@ class _ExperimentOperations(Operations):
     def list(self, request: Request) -> Response:
         begin, end = request.get("CreatedAfter", float("-inf")), request.get("CreatedBefore", float("inf"))
         selected_records = (record for record in self.select(request) if begin <= record.created <= end)
-        by_name = request.get("SortBy", "CreationTime") == "Name"
+        sorts_by_name = request.get("SortBy", "CreationTime") == "Name"
         records = sorted(
             selected_records,
-            key=lambda record: ("" if by_name else record.created, record.name),
+            key=lambda record: ("" if sorts_by_name else record.created, record.name),
             reverse=request.get("SortOrder", "Descending") == "Descending",
         )
         page, token = cut_page(records, request, default_limit=10)
@@ -142,9 +142,11 @@ class TrialComponentOperations(_ExperimentOperations):
             raise ValidationError(f"{' and '.join(filters)} cannot be combined: set one of them.")
         if "ExperimentName" in request:
             experiment = associations.find_record(self.context, EXPERIMENT.arn_type, request["ExperimentName"])
-            trials = [trial.name for trial in associations.list_trials_of_experiment(self.context, experiment.name)]
+            trial_names = [
+                trial.name for trial in associations.list_trials_of_experiment(self.context, experiment.name)
+            ]
         elif "TrialName" in request:
-            trials = [associations.find_record(self.context, TRIAL.arn_type, request["TrialName"]).name]
+            trial_names = [associations.find_record(self.context, TRIAL.arn_type, request["TrialName"]).name]
         else:
             source = request.get("SourceArn")
             return [
@@ -152,7 +154,11 @@ class TrialComponentOperations(_ExperimentOperations):
                 for record in super().select(request)
                 if source is None or record.description.get("Source", {}).get("SourceArn") == source
             ]
-        names = [name for trial in trials for name in associations.list_component_names_of_trial(self.context, trial)]
+        names = [
+            name
+            for trial_name in trial_names
+            for name in associations.list_component_names_of_trial(self.context, trial_name)
+        ]
         return associations.find_components(self.context, names)
 
     def update(self, request: Request) -> Response:
@@ -168,8 +174,8 @@ class TrialComponentOperations(_ExperimentOperations):
         return {self.kind.arn_member: record.arn}
 
     def check_deletion(self, record: Record) -> None:
-        if trials := associations.list_trial_names_of_component(self.context, record.name):
-            raise ValidationError(f"Trial component {record.name} is in trial {trials[0]}: disassociate it first.")
+        if trial_names := associations.list_trial_names_of_component(self.context, record.name):
+            raise ValidationError(f"Trial component {record.name} is in trial {trial_names[0]}: disassociate it first.")
 
     def list_additional_handlers(self) -> Mapping[str, Handler]:
         return {
