@@ -66,7 +66,9 @@ def listen_for_jobs(runtime: Runtime, config: Config, port: int, cleanup: ExitSt
     if address in MACHINE_NAMES or (config.all_addresses and runtime.machine_address_exists_only_while_hosts_run):
         return JobAccess(f"{address}:{port}")
     try:
-        if config.all_addresses:  # if the server runs in a container, the address may belong to the container's machine
+        if config.all_addresses:
+            # The server already listens on all addresses of its machine, which may be a container. The connection tests
+            # that the address is one of them.
             socket.create_connection((address, port), CONNECT_TIMEOUT).close()
             return JobAccess(f"{address}:{port}")
         listener = listen(address, port, allow_missing_address=runtime.machine_address_exists_only_while_hosts_run)

@@ -64,7 +64,7 @@ class Sessions:
     def __init__(self, read_token: Callable[[str], Token | None]) -> None:
         self._read_token = read_token
         self._uses: dict[str, _TokenUse] = {}
-        """The used tokens, by their nonces."""
+        """The last use of each used token, by its nonce."""
         self._sessions: dict[str, _Session] = {}
         """The sessions, by the hashes of their cookies."""
         self._lock = threading.Lock()
@@ -99,7 +99,7 @@ class Sessions:
             return keys
 
     def check(self, keys: SessionKeys) -> None:
-        """Prolong the session of a request.
+        """Check the keys of a request, and prolong its session.
 
         Raises:
             ServiceError: there is no such session, or the secret is wrong.

@@ -52,8 +52,8 @@ class BodySpool:
         self._slots = threading.BoundedSemaphore(max_bodies)
 
     def copy(self, request: Request, max_bytes: int) -> tuple[IO[bytes], str]:
-        """Read the body of a request into a file, in memory or temporary. Return the file, and the body's SHA-256 in
-        hexadecimal digits.
+        """Read the body of a request into a file in memory, or into a temporary file. Return the file, and the body's
+        SHA-256 in hexadecimal digits.
 
         Raises:
             ServiceError: 413, the body is too large; 408, the client is slow or disconnected; 400, the body is

@@ -55,8 +55,10 @@ def _make_variant(context: Context, variant: Mapping[str, Any]) -> Mapping[str, 
 
 def find_randomly_routed_variants(deployment: Deployment) -> frozenset[str]:
     """Return the names of the variants whose instances, or copies of inference components, are chosen at random."""
-    strategies = {name: variant.get("RoutingConfig", {}) for name, variant in get_variants_by_name(deployment).items()}
-    return frozenset(name for name, config in strategies.items() if config.get("RoutingStrategy") == "RANDOM")
+    routing_configs = {
+        name: variant.get("RoutingConfig", {}) for name, variant in get_variants_by_name(deployment).items()
+    }
+    return frozenset(name for name, config in routing_configs.items() if config.get("RoutingStrategy") == "RANDOM")
 
 
 def list_instances(variant: Mapping[str, Any], limit: int) -> Iterator[Mapping[str, Any]]:
@@ -171,13 +173,13 @@ def _describe_variant(
 
 
 def describe_desired_variants(description: Mapping[str, Any], deployment: Deployment) -> dict[str, Any]:
-    """Return the described variants with the counts and weights that a deployment should have."""
+    """Return the lists of variants of a description, with the desired counts and weights of a deployment."""
     variants = get_variants_by_name(deployment)
 
-    def change(item: Mapping[str, Any]) -> Mapping[str, Any]:
-        variant = variants[item["VariantName"]]
+    def change(described_variant: Mapping[str, Any]) -> Mapping[str, Any]:
+        variant = variants[described_variant["VariantName"]]
         return {
-            **item,
+            **described_variant,
             "DesiredInstanceCount": variant.get(INSTANCE_COUNT, 0),
             "DesiredWeight": variant[VARIANT_WEIGHT],
         }

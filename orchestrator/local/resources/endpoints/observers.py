@@ -31,15 +31,16 @@ class ObserverMaker:
         self._metrics = InvocationMetrics(context.metrics)
 
     def make(self, deployment: Deployment, groups: Mapping[str, ReplicaGroup]) -> Sequence[Observer]:
-        """Store the captured exchanges of the current deployment, and return the observers of the deployment that
-        replaces it.
+        """Return the observers of a deployment that replaces the current one. Before, store the exchanges that were
+        captured for the current deployment.
 
         Args:
-            groups: the replicas of the deployment, by variant.
+            deployment: the new deployment.
+            groups: its replicas, by variant.
         """
         observers: list[Observer] = [self._metrics.record]
         self._metrics.count_by_variant = {
-            name: item.get(INSTANCE_COUNT, 1) for name, item in get_variants_by_name(deployment).items()
+            name: variant.get(INSTANCE_COUNT, 1) for name, variant in get_variants_by_name(deployment).items()
         }
         self._writer.flush()
         config = deployment.get("DataCaptureConfig")

@@ -1,4 +1,4 @@
-"""Requests that the containers of a model process one after the other.
+"""Chains of containers: each container processes the response of the previous one.
 
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/inference-pipelines.html
 """

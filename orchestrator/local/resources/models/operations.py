@@ -32,10 +32,10 @@ class ModelOperations(Operations):
     def add(self, request: Request) -> Record:
         if "PrimaryContainer" in request and request.get("Containers"):
             raise ValidationError("PrimaryContainer and Containers cannot be combined: remove one of them.")
-        definitions = list_containers(request)
-        for container in definitions:
+        requested_containers = list_containers(request)
+        for container in requested_containers:
             check_multi_model_members(self.context.store, container)
-        containers = [resolved for container in definitions for resolved in self._resolve(container)]
+        containers = [resolved for container in requested_containers for resolved in self._resolve(container)]
         check_containers(containers, uses_direct_mode=uses_direct_mode(request))
         for container in containers:
             if is_multi_model(container):
@@ -44,7 +44,7 @@ class ModelOperations(Operations):
                 check_label(self.context, container["Image"], BIND_TO_PORT_LABEL)
             for definition in (container, *list_additional_data(container).values()):
                 find_data(self.context.store, definition)
-        is_packaged = any("ModelPackageName" in container for container in definitions)
+        is_packaged = any("ModelPackageName" in container for container in requested_containers)
         referenced_resources = {PACKAGED_CONTAINERS: containers} if is_packaged else {}
         defaults = {"EnableNetworkIsolation": False}
         return add_resource(self.context, MODEL, request, defaults=defaults, referenced_resources=referenced_resources)

@@ -32,7 +32,7 @@ def check_config(context: Context, config: Mapping[str, Any]) -> None:
 
 
 class TensorBoard:
-    """The folder of event files. Without a TensorBoardOutputConfig in the job's request, all methods do nothing."""
+    """Uploads the event files of a job. If the job has no TensorBoardOutputConfig, all methods do nothing."""
 
     def __init__(self, job: JobHandle) -> None:
         self._job = job
@@ -45,8 +45,8 @@ class TensorBoard:
     def start(self, hosts: Sequence[Host]) -> None:
         """Start to upload event files."""
         if self.folder is not None:
-            store, folder = self._job.context.store, self._job.folder / "tensorboard"
-            self._sync = Sync(store, hosts, self.folder, self._uri, folder, self._job.note, deletes=False)
+            store, copy_folder = self._job.context.store, self._job.folder / "tensorboard"
+            self._sync = Sync(store, hosts, self.folder, self._uri, copy_folder, self._job.note, deletes=False)
             self._sync.start()
 
     def finish(self) -> None:

@@ -1,4 +1,4 @@
-"""Values of a pipeline's definition."""
+"""The parts of a parsed definition of a pipeline: parameters, steps, dependencies, policies."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
