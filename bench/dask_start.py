@@ -90,7 +90,7 @@ def report(results: dict[str, list[Times]], *, markdown: bool) -> None:
         for name, times in results.items()
     }
     baseline = next(iter(medians.values()))
-    lines = [
+    rows = [
         [
             name,
             f"{total_seconds:.2f} s",
@@ -103,7 +103,7 @@ def report(results: dict[str, list[Times]], *, markdown: bool) -> None:
     lock = harness.REPOSITORY / "containers" / "preprocess" / "cpu.lock"
     title = f"Start of a Dask cluster; {harness.describe_machine()}, {harness.format_versions(lock, 'distributed')}"
     head = ["", "median", "difference", "processor time, first host", "difference"]
-    harness.print_table(title, head, lines, markdown=markdown)
+    harness.print_table(title, head, rows, markdown=markdown)
 
 
 if __name__ == "__main__":

@@ -54,14 +54,14 @@ def measure_together(commands: Sequence[Sequence[str]]) -> tuple[float, float]:
     """Run commands at the same time. Return seconds until all have ended, and processor seconds of the first one."""
     began = time.perf_counter()
     processes = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for command in commands]
-    processor = []
+    processor_seconds = []
     for process in processes:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-        processor.append(usage.ru_utime + usage.ru_stime)
+        processor_seconds.append(usage.ru_utime + usage.ru_stime)
     if any(process.returncode for process in processes):
         sys.exit(f"the commands ended with {[process.returncode for process in processes]}")
-    return time.perf_counter() - began, processor[0]
+    return time.perf_counter() - began, processor_seconds[0]
 
 
 def run_interleaved(candidates: Mapping[str, Callable[[], Result]], runs: int) -> dict[str, list[Result]]:

@@ -69,7 +69,9 @@ def find_noun(name: str) -> str:
         SystemExit: SageMaker has no such family.
     """
     created_nouns = [
-        item.removeprefix("Create") for item in load_service_model("sagemaker").operation_names if "Create" in item
+        operation.removeprefix("Create")
+        for operation in load_service_model("sagemaker").operation_names
+        if "Create" in operation
     ]
     nouns = {"-".join(split_words(noun)): noun for noun in created_nouns}
     if name not in nouns:

@@ -32,8 +32,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse AWS..S3..BucketPo
 PAGE = (REPOSITORY / "docs" / "using" / "aws.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^ {4}((?:microjobs|aws) .*)$", PAGE, re.MULTILINE)
 TABLES = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-SAGEMAKER_COMMANDS = re.compile(r"microjobs (ps|logs|stop)|aws sagemaker ")
-"""Commands that SageMaker answers."""
+SAGEMAKER_COMMAND_PATTERN = re.compile(r"microjobs (ps|logs|stop)|aws sagemaker ")
+"""Matches the beginning of a command that SageMaker answers."""
 
 
 class PageFolder:
@@ -49,14 +49,16 @@ class PageFolder:
             "AWS_DEFAULT_REGION": "us-east-1",
         }
         self.sagemaker_environment = {**self.base_environment, **control.make_environment(server.home, server.address)}
-        account = {"AWS_ENDPOINT_URL": moto_url, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
-        self.moto_environment = {**self.base_environment, **account}
+        moto_variables = {"AWS_ENDPOINT_URL": moto_url, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+        self.moto_environment = {**self.base_environment, **moto_variables}
 
     def run(self, command: str) -> subprocess.CompletedProcess[str]:
         if command.startswith("microjobs run"):  # this command runs with neither credentials nor a network
             command, environment = f"{command} --dry-run", self.base_environment
         else:
-            environment = self.sagemaker_environment if SAGEMAKER_COMMANDS.match(command) else self.moto_environment
+            environment = (
+                self.sagemaker_environment if SAGEMAKER_COMMAND_PATTERN.match(command) else self.moto_environment
+            )
         return subprocess.run(
             ["bash", "-c", command], cwd=self.folder, env=environment, capture_output=True, text=True, check=False
         )

@@ -80,7 +80,7 @@ training = TrainingStep(
     cache_config=CacheConfig(enable_caching=True, expire_after="P1D"),
 )
 metrics = PropertyFile(name="Metrics", output_name="out", path="metrics.json")
-evaluate = make_processing_step(
+evaluation = make_processing_step(
     "Evaluate",
     f'echo "{{\\"accuracy\\": {{\\"value\\": $0}}}}" > {output_folder}/metrics.json',
     accuracy,
@@ -97,7 +97,7 @@ paint_each = ForEachStep(
 )
 
 # --- an answer of a person, or of another system
-approve = CallbackStep(
+approval = CallbackStep(
     name="Ask",
     sqs_queue_url=queue_url,
     inputs={"accuracy": JsonGet(step_name="Evaluate", property_file=metrics, json_path="accuracy.value")},
@@ -111,7 +111,7 @@ builder = ModelBuilder(
     role_arn=role,
     sagemaker_session=sess,
 )
-register = ModelStep(
+registration = ModelStep(
     name="Register",
     step_args=builder.register(
         model_package_group_name="pipelines-v3",
@@ -120,7 +120,7 @@ register = ModelStep(
         inference_instances=[instance_type],
         transform_instances=[instance_type],
         approval_status="Approved",
-        customer_metadata_properties={"reviewer": approve.properties.Outputs["reviewer"]},
+        customer_metadata_properties={"reviewer": approval.properties.Outputs["reviewer"]},
     ),
 )
 condition = ConditionStep(
@@ -130,7 +130,7 @@ condition = ConditionStep(
             left=JsonGet(step_name="Evaluate", property_file=metrics, json_path="accuracy.value"), right=0.8
         )
     ],
-    if_steps=[approve, register],
+    if_steps=[approval, registration],
     else_steps=[],
 )
 
@@ -143,13 +143,13 @@ alarm = make_processing_step(
 )
 cleanup = CleanupStep(
     name="Clean",
-    s3_sources=[S3CleanupSource(evaluate, s3_uris=[f"{base_uri}/Evaluate/metrics.json"])],
+    s3_sources=[S3CleanupSource(evaluation, s3_uris=[f"{base_uri}/Evaluate/metrics.json"])],
     depends_on=[condition],
 )
 pipeline = Pipeline(
     name="pipelines-v3",
     parameters=[accuracy, count],
-    steps=[training, evaluate, paint_each, condition, fragile, alarm, cleanup],
+    steps=[training, evaluation, paint_each, condition, fragile, alarm, cleanup],
     sagemaker_session=sess,
 )
 

@@ -33,8 +33,8 @@ def predict_fn(body, words):
         time.sleep(0.05)
         yield word + " "
 """
-SETTINGS = {"AWS_MAX_ATTEMPTS": "1"}
-"""Settings of clients that repeat no request, so that the test notices each lost request."""
+NO_RETRIES = {"AWS_MAX_ATTEMPTS": "1"}
+"""Variables with which clients repeat no request, so that the test notices each lost request."""
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def prefix_uri(server: LocalServer) -> str:
 def test_program_updates_each_kind_under_load(
     server: LocalServer, prefix_uri: str, client: str, program: str, tmp_path: Path
 ) -> None:
-    lines = run_program(client, server, tmp_path, program, make_image_name("serve"), prefix_uri, settings=SETTINGS)
+    lines = run_program(client, server, tmp_path, program, make_image_name("serve"), prefix_uri, settings=NO_RETRIES)
     assert json.loads(lines[-1]) == {kind.name: make_expectation(kind) for kind in KINDS}
 
 

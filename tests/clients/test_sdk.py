@@ -45,7 +45,7 @@ def archive(tmp_path: Path) -> Path:
     return tmp_path / "model.tar.gz"
 
 
-def test_sdk_predicts_asynchronously_and_joins(server: LocalServer, archive: Path, tmp_path: Path) -> None:
+def test_sdk_predicts_asynchronously_and_joins_inputs(server: LocalServer, archive: Path, tmp_path: Path) -> None:
     results = json.loads(run_sdk_program(server, tmp_path, "asynchronous_v2.py", make_image_name("serve"), archive)[-1])
     assert results["predicted"] == [["6.0"], ["15.0"]]
     assert "oops" in results["failure"]

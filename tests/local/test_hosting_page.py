@@ -86,8 +86,10 @@ def delete_endpoints(server: LocalServer) -> None:
     client = server.sagemaker
     for component in client.list_inference_components(NameContains="first")["InferenceComponents"]:
         client.delete_inference_component(InferenceComponentName=component["InferenceComponentName"])
-    components = client.list_inference_components
-    wait_until(lambda: components(EndpointNameEquals="shared")["InferenceComponents"], lambda items: not items)
+    wait_until(
+        lambda: client.list_inference_components(EndpointNameEquals="shared")["InferenceComponents"],
+        lambda components: not components,
+    )
     endpoint_names = re.findall(r'create_endpoint\(EndpointName="(.*?)"', PAGE)
     existing_names = {endpoint["EndpointName"] for endpoint in client.list_endpoints(MaxResults=100)["Endpoints"]}
     for name in {*endpoint_names, *CONFIGURATIONS.values(), "words"} & existing_names:

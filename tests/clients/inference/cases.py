@@ -256,23 +256,25 @@ def _make_default_programs() -> Iterable[tuple[str, Program]]:
 def _make_function_programs() -> Iterable[tuple[str, Program]]:
     for name in ("input_fn", "predict_fn", "output_fn", "transform_fn"):
         other_functions = "" if name == "transform_fn" else IDENTITY_FUNCTIONS
-        values = SIGNATURES[name]
+        signature = SIGNATURES[name]
         for suffix, parameters in (
-            ("", values),
-            (" with context", f"{values}, context"),
-            (" with option", f"{values}, context=None"),
+            ("", signature),
+            (" with context", f"{signature}, context"),
+            (" with option", f"{signature}, context=None"),
         ):
             yield (
                 f"{name}{suffix} gets",
                 Program(
-                    MODEL_CODE + other_functions + ECHO_TEMPLATE.format(name=f"{name}({parameters})", values=values),
+                    MODEL_CODE + other_functions + ECHO_TEMPLATE.format(name=f"{name}({parameters})", values=signature),
                     BODY_REQUESTS,
                 ),
             )
         for case, expression in RAISE_EXPRESSIONS.items():
             yield (
                 f"{name} raises {case}",
-                Program(f"{MODEL_CODE}{ERRORS_IMPORT}{other_functions}def {name}({values}):\n    raise {expression}\n"),
+                Program(
+                    f"{MODEL_CODE}{ERRORS_IMPORT}{other_functions}def {name}({signature}):\n    raise {expression}\n"
+                ),
             )
     for name in ("output_fn", "transform_fn"):
         for case, expression in RETURN_EXPRESSIONS.items():

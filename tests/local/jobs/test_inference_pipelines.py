@@ -83,11 +83,11 @@ def test_first_container_gets_content_type_and_last_gets_accept(parts: ServerPar
     parts.make_multi_container_model(*IMAGES, name="three")
     parts.deploy(main={"ModelName": "three"})
     Invoker(parts)(b"x", Content_Type="text/csv", Accept="image/png", X_Amzn_SageMaker_Custom_Attributes="a=b")
-    received = [behaviours[image].requests[0].headers for image in IMAGES]
+    received_headers = [behaviours[image].requests[0].headers for image in IMAGES]
     types = ["text/csv", "application/scale", "application/predict"]
-    assert [headers["Content-Type"] for headers in received] == types
-    assert [headers.get("Accept") for headers in received] == [None, None, "image/png"]
-    assert {headers["X-Amzn-SageMaker-Custom-Attributes"] for headers in received} == {"a=b"}
+    assert [headers["Content-Type"] for headers in received_headers] == types
+    assert [headers.get("Accept") for headers in received_headers] == [None, None, "image/png"]
+    assert {headers["X-Amzn-SageMaker-Custom-Attributes"] for headers in received_headers} == {"a=b"}
 
 
 def test_large_response_reaches_the_next_container(

@@ -62,16 +62,16 @@ def pipeline(parts: ServerParts, monkeypatch: pytest.MonkeyPatch) -> MultiModelP
 def test_target_model_responds_between_the_other_containers(pipeline: MultiModelPipeline) -> None:
     assert [pipeline.invoke(name) for name in ("a", "b", "a")] == [f"{name}:x>scale>label" for name in ("a", "b", "a")]
     assert pipeline.models_behaviour.actions == ["load a", "load b"]
-    models = pipeline.parts.runtime.behaviours
+    behaviours = pipeline.parts.runtime.behaviours
     for name in ("scale", "label"):
-        assert all("X-Amzn-SageMaker-Target-Model" not in request.headers for request in models[name].requests)
+        assert all("X-Amzn-SageMaker-Target-Model" not in request.headers for request in behaviours[name].requests)
 
 
 def test_only_the_multi_model_container_has_the_variable_for_its_mode(pipeline: MultiModelPipeline) -> None:
-    hosts = {
+    variables = {
         host.plan.image: host.plan.environment.get("SAGEMAKER_MULTI_MODEL") for host in pipeline.parts.running_hosts
     }
-    assert hosts == {"scale": None, "model": "true", "label": None}
+    assert variables == {"scale": None, "model": "true", "label": None}
 
 
 def test_errors_name_the_container(pipeline: MultiModelPipeline) -> None:

@@ -161,7 +161,7 @@ def test_prefix_that_is_too_long_for_a_folder_name_lists_nothing(process_server:
 
 
 @pytest.mark.parametrize(
-    ("head_start", "code"),
+    ("invalid_head", "code"),
     [
         (b"GET //[ HTTP/1.1", "BadRequest"),
         (b"GET http://[/ HTTP/1.1", "BadRequest"),
@@ -179,10 +179,10 @@ def test_prefix_that_is_too_long_for_a_folder_name_lists_nothing(process_server:
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "BadRequest"),
     ],
 )
-def test_invalid_http_gets_an_error_response(sender: Sender, head_start: bytes, code: str) -> None:
+def test_invalid_http_gets_an_error_response(sender: Sender, invalid_head: bytes, code: str) -> None:
     name, _, port = sender.host.partition(":")
     with closing(socket.create_connection((name, int(port)), timeout=10)) as connection:
-        connection.sendall(head_start + b"\r\nHost: localhost\r\n\r\n")
+        connection.sendall(invalid_head + b"\r\nHost: localhost\r\n\r\n")
         connection.shutdown(socket.SHUT_WR)
         answer = b""
         while block := connection.recv(1 << 16):

@@ -112,11 +112,6 @@ def refuse(stream: socket.socket) -> None:
     stream.sendall(make_frames(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n"))
 
 
-def read(connection: socket.socket) -> bytes:
-    """Receive until the end of the connection."""
-    return b"".join(iter(lambda: connection.recv(1 << 16), b""))
-
-
 def test_both_directions_are_copied_at_the_same_time(tls: Tls | None) -> None:
     with Engine(echo, tls=tls).connect() as connection:
         sender = threading.Thread(target=connection.sendall, args=(CONTENT,), daemon=True)

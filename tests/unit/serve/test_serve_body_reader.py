@@ -101,12 +101,12 @@ def test_large_bodies_share_a_memory_budget(monkeypatch: pytest.MonkeyPatch) -> 
 def test_memory_budget_suffices_for_two_bodies_of_maximum_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body_reader, "MAX_BUFFERED_BYTES", 1)
     reader = BodyReader(max_body_bytes=4)
-    results: list[Results] = []
+    results_of_both: list[Results] = []
     for _ in range(2):
-        exchange, result = start_reading(reader)
+        exchange, results = start_reading(reader)
         exchange.finish_read(b"1,23")
-        results.append(result)
-    assert results == [[], []]
+        results_of_both.append(results)
+    assert results_of_both == [[], []]
 
 
 def test_memory_budget_is_256_mb() -> None:

@@ -48,12 +48,18 @@ def test_workers_share_the_memory_of_a_bundle(tmp_path: Path, bundle: Path, prog
         assert MODEL_MB < measure_used_megabytes(server) < MODEL_MB + OVERHEAD_MB
 
 
-def write_cgroup(folder: Path, prefix: str, **contents: object) -> Path:
-    """Write the files of a cgroup; two underscores in a name stand for a dot."""
+def write_cgroup(folder: Path, statistics_prefix: str, **contents: object) -> Path:
+    """Write the files of a cgroup; two underscores in a name stand for a dot.
+
+    Args:
+        statistics_prefix: the start of the names in memory.stat.
+    """
     folder.mkdir(parents=True)
     for name, content in contents.items():
         (folder / name.replace("__", ".")).write_text(f"{content}\n")
-    (folder / "memory.stat").write_text(f"anon 1\n{prefix}inactive_file 20\n{prefix}active_file 3\n")
+    (folder / "memory.stat").write_text(
+        f"anon 1\n{statistics_prefix}inactive_file 20\n{statistics_prefix}active_file 3\n"
+    )
     return folder
 
 

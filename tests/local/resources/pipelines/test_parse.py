@@ -72,13 +72,13 @@ def test_members_of_a_step_become_values() -> None:
 
 def test_function_and_queue_are_receivers_of_steps() -> None:
     outputs = [{"OutputName": "n", "OutputType": "Integer"}]
-    function, queue = parse(
+    lambda_step, callback_step = parse(
         {"Name": "f", "Type": "Lambda", "FunctionArn": "arn", "Arguments": {"a": 1}, "OutputParameters": outputs},
         {"Name": "q", "Type": "Callback", "SqsQueueUrl": {"Get": "Parameters.u"}, "OutputParameters": []},
     ).steps
-    assert (function.receiver, function.arguments) == ("arn", {"a": 1})
-    assert function.output_parameters == (OutputParameter("n", ParameterType.INTEGER),)
-    assert queue.receiver == {"Get": "Parameters.u"}
+    assert (lambda_step.receiver, lambda_step.arguments) == ("arn", {"a": 1})
+    assert lambda_step.output_parameters == (OutputParameter("n", ParameterType.INTEGER),)
+    assert callback_step.receiver == {"Get": "Parameters.u"}
 
 
 def test_branches_and_loops_contain_steps() -> None:
@@ -133,7 +133,7 @@ def test_invalid_definition_is_explained(members: dict[str, Any], message: str) 
 
 
 @pytest.mark.parametrize(
-    ("value", "message"),
+    ("step", "message"),
     [
         (1, r"Steps\[0\]: expected an object, found an Integer"),
         (
@@ -185,9 +185,9 @@ def test_invalid_definition_is_explained(members: dict[str, Any], message: str) 
         ),
     ],
 )
-def test_invalid_step_is_explained(value: Any, message: str) -> None:
+def test_invalid_step_is_explained(step: Any, message: str) -> None:
     with pytest.raises(ValidationError, match=f"^Invalid pipeline definition: .*{message}"):
-        parse(value)
+        parse(step)
 
 
 @pytest.mark.parametrize(
