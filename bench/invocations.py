@@ -40,7 +40,7 @@ from microjobs_orchestrator.local.state import State
 
 NAME = "bench"
 IMAGE = "microjobs/serve:dev"
-CONNECTIONS = 8
+CONNECTION_COUNT = 8
 CALL_COUNT = 200
 """Number of calls per round, with boto3 and also directly to the container."""
 CONTENT_TYPE = "application/json"
@@ -217,15 +217,15 @@ def sign(
 def measure_request(script: Path, request: BenchmarkRequest, seconds: int) -> Sample:
     request.write_script(script)
     initial_seconds = sum(map(read_cpu_seconds, request.process_ids))
-    rate, _ = run_wrk(script, request, CONNECTIONS, seconds)
+    rate, _ = run_wrk(script, request, CONNECTION_COUNT, seconds)
     cpu_seconds = sum(map(read_cpu_seconds, request.process_ids)) - initial_seconds
     _, latency_milliseconds = run_wrk(script, request, 1, seconds)
     return Sample(rate, latency_milliseconds, cpu_seconds / (rate * seconds) * 1e6)
 
 
-def run_wrk(script: Path, request: BenchmarkRequest, connections: int, seconds: int) -> tuple[float, float]:
+def run_wrk(script: Path, request: BenchmarkRequest, connection_count: int, seconds: int) -> tuple[float, float]:
     """Return the requests per second, and the median latency in milliseconds."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--latency", "-s", str(script), request.url]
+    command = ["wrk", "-t1", f"-c{connection_count}", f"-d{seconds}", "--latency", "-s", str(script), request.url]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     rate, median = re.search(r"Requests/sec: *([\d.]+)", output), re.search(r"50% +([\d.]+)(us|ms|s)", output)
     if "Non-2xx" in output or "Socket errors" in output or rate is None or median is None:

@@ -40,10 +40,10 @@ def write_input(layout: Layout, input_arrays: Arrays) -> None:
         np.save(layout.processing("test") / f"{name}.npy", array)
 
 
-def make_arrays(rows: int = 40_000) -> dict[str, NDArray[np.float64]]:
+def make_arrays(row_count: int = 40_000) -> dict[str, NDArray[np.float64]]:
     random = np.random.default_rng(0)
-    x = random.normal(size=(rows, 3))
-    return {"x_test": x, "y_test": x @ WEIGHTS + 3.0 + random.normal(0, 2, rows)}
+    x = random.normal(size=(row_count, 3))
+    return {"x_test": x, "y_test": x @ WEIGHTS + 3.0 + random.normal(0, 2, row_count)}
 
 
 def run_job(layout: Layout, *arguments: str, exit_code: int = 0) -> Path:

@@ -28,10 +28,10 @@ def layout(tmp_path: Path) -> Layout:
     return layout
 
 
-def make_arrays(rows: int = 50_000) -> Arrays:
+def make_arrays(row_count: int = 50_000) -> Arrays:
     random = np.random.default_rng(0)
-    x = random.normal([0, 100, -5, 1e-6], [1, 10, 300, 1e-7], (rows, 4))
-    return {"x_train": x, "y_train": random.normal(size=rows), "x_test": x[:10] + 1, "y_test": np.zeros(10)}
+    x = random.normal([0, 100, -5, 1e-6], [1, 10, 300, 1e-7], (row_count, 4))
+    return {"x_train": x, "y_train": random.normal(size=row_count), "x_test": x[:10] + 1, "y_test": np.zeros(10)}
 
 
 def preprocess(

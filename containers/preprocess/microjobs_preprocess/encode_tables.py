@@ -156,12 +156,12 @@ def search_medians(
         if column.missing == MEDIAN and count
     }
     searches = medians.start_searches(counts)
-    for round_number in range(medians.ROUNDS if counts else 0):
-        parts = hosts.call(
+    for round_number in range(medians.ROUND_COUNT if counts else 0):
+        histograms_by_host = hosts.call(
             TableEncoder.count_median_digits,
             {host: (encoder, searches, round_number) for host, encoder in encoders.items()},
         )
-        searches = medians.narrow_searches(searches, parts.values())
+        searches = medians.narrow_searches(searches, histograms_by_host.values())
     return medians.finish_searches(searches)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from microjobs.arrays import Floats
 
 DIGIT_BITS = 16
-ROUNDS = 64 // DIGIT_BITS
+ROUND_COUNT = 64 // DIGIT_BITS
 
 Histograms = dict[str, dict[int, NDArray[np.int64]]]
 """Number of keys for each value of the next digit, by column and by the bits before this digit."""
@@ -68,11 +68,11 @@ def count_digits(histograms: Histograms, blocks: Iterable[Mapping[str, Floats]],
                 histogram += np.bincount(selected.astype(np.int64), minlength=1 << DIGIT_BITS)
 
 
-def narrow_searches(searches: Searches, parts: Iterable[Histograms]) -> Searches:
+def narrow_searches(searches: Searches, histograms_of_hosts: Iterable[Histograms]) -> Searches:
     """Return the searches after one more round, from the histograms of all hosts."""
     total = make_empty_histograms(searches)
-    for part in parts:
-        for name, column_histograms in part.items():
+    for histograms in histograms_of_hosts:
+        for name, column_histograms in histograms.items():
             for prefix, histogram in column_histograms.items():
                 total[name][prefix] += histogram
     return {

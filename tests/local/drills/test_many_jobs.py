@@ -21,9 +21,9 @@ from tests.local.drills.leaks import list_traces, make_temporary_folder
 from tests.polling import wait_until
 
 KIND = "training-job"
-FEW_JOBS, MANY_JOBS = 10, 10_000
+FEW_JOB_COUNT, MANY_JOB_COUNT = 10, 10_000
 
-SUCCESSIVE_JOBS = int(os.environ.get("MICROJOBS_DRILL_JOBS", "5"))
+SUCCESSIVE_JOB_COUNT = int(os.environ.get("MICROJOBS_DRILL_JOBS", "5"))
 """The number of empty jobs that run one after the other. 500 jobs take some minutes."""
 
 
@@ -52,7 +52,7 @@ def run_in_parallel(server: LocalServer, job_count: int) -> None:
 
 
 @pytest.mark.engine
-@pytest.mark.timeout(300 + 5 * SUCCESSIVE_JOBS)
+@pytest.mark.timeout(300 + 5 * SUCCESSIVE_JOB_COUNT)
 def test_server_does_not_grow_with_its_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(make_temporary_folder(Home(tmp_path / "home"))))
     engine = docker.from_env()
@@ -61,19 +61,19 @@ def test_server_does_not_grow_with_its_jobs(tmp_path: Path, monkeypatch: pytest.
         run_in_parallel(server, 16)
         usage_before, traces_before = measure_usage(server.address.pid), list_traces(engine, server.home)
         run_in_parallel(server, 50)
-        for _ in range(SUCCESSIVE_JOBS):
+        for _ in range(SUCCESSIVE_JOB_COUNT):
             run_empty_job(server)
         wait_until(lambda: list_traces(engine, server.home), lambda traces: not traces.containers | traces.folders)
         time.sleep(1)  # after this time, closing connections and threads have ended
         usage_after, traces_after = measure_usage(server.address.pid), list_traces(engine, server.home)
     engine.close()
-    print(f"after {50 + SUCCESSIVE_JOBS} jobs: {usage_before} became {usage_after}")
+    print(f"after {50 + SUCCESSIVE_JOB_COUNT} jobs: {usage_before} became {usage_after}")
     assert not traces_after.containers | traces_after.networks | traces_after.volumes | traces_after.folders
     assert traces_after.temporary_files <= traces_before.temporary_files
     assert usage_after.threads <= usage_before.threads + 2
     assert usage_after.open_files <= usage_before.open_files + 8
     # A description needs about 4 kB of memory. A job must leave less than that in memory.
-    assert usage_after.memory_bytes - usage_before.memory_bytes < (8 << 20) + 2048 * SUCCESSIVE_JOBS
+    assert usage_after.memory_bytes - usage_before.memory_bytes < (8 << 20) + 2048 * SUCCESSIVE_JOB_COUNT
 
 
 def add_ended_jobs(home: Home, job_count: int) -> None:
@@ -98,7 +98,7 @@ def _make_row(number: int) -> tuple[Any, ...]:
 @pytest.fixture(scope="module")
 def server_with_few_jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     folder = tmp_path_factory.mktemp("few")
-    add_ended_jobs(Home(folder), FEW_JOBS)
+    add_ended_jobs(Home(folder), FEW_JOB_COUNT)
     with run_server(folder, runtime="process") as server:
         yield server
 
@@ -106,7 +106,7 @@ def server_with_few_jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
 @pytest.fixture(scope="module")
 def server_with_many_jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     folder = tmp_path_factory.mktemp("many")
-    add_ended_jobs(Home(folder), MANY_JOBS)
+    add_ended_jobs(Home(folder), MANY_JOB_COUNT)
     with run_server(folder, runtime="process") as server:
         yield server
 
@@ -151,7 +151,7 @@ def measure_slowdown(server_with_few_jobs: LocalServer, server_with_many_jobs: L
     )
     ratio = slow_seconds / fast_seconds
     print(
-        f"{request_name}: {ratio:.2f} times as long with {MANY_JOBS} jobs as with {FEW_JOBS} "
+        f"{request_name}: {ratio:.2f} times as long with {MANY_JOB_COUNT} jobs as with {FEW_JOB_COUNT} "
         f"({slow_seconds * 1e3:.1f} ms)"
     )
     return ratio
