@@ -73,13 +73,13 @@ class FunctionRun:
         self._output, self._errors = bytearray(), bytearray()
         kept_variables = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
         try:
-            with tempfile.TemporaryFile() as content:
-                content.write(json.dumps(event).encode())
-                content.seek(0)
+            with tempfile.TemporaryFile() as event_file:
+                event_file.write(json.dumps(event).encode())
+                event_file.seek(0)
                 self._process = subprocess.Popen(
                     make_arguments(command, arn),
                     bufsize=0,
-                    stdin=content,
+                    stdin=event_file,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     env={**kept_variables, **variables},

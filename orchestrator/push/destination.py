@@ -8,9 +8,11 @@ from microjobs_orchestrator.failures import UsageError
 DEFAULT_PREFIX = "microjobs"
 
 # https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests
-_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
-_HOST = re.compile(r"(?:localhost|\[[0-9a-fA-F:]+\]|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|[A-Za-z0-9-]+(?=:))(?::\d+)?")
+_COMPONENT_PATTERN = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REPOSITORY_PATTERN = re.compile(rf"{_COMPONENT_PATTERN}(?:/{_COMPONENT_PATTERN})*")
+_HOST_PATTERN = re.compile(
+    r"(?:localhost|\[[0-9a-fA-F:]+\]|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|[A-Za-z0-9-]+(?=:))(?::\d+)?"
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Destination:
             UsageError: the text does not have this form.
         """
         host, _, prefix = text.partition("/")
-        if not _HOST.fullmatch(host) or (prefix and not _REPOSITORY.fullmatch(prefix)):
+        if not _HOST_PATTERN.fullmatch(host) or (prefix and not _REPOSITORY_PATTERN.fullmatch(prefix)):
             raise UsageError(
                 f"registry {text!r} is not HOST[/PREFIX]: use the form registry.example.com/team, in lower case and "
                 "without https://"

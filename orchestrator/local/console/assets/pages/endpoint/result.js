@@ -8,7 +8,7 @@ import { makeHref } from "../../lib/router.js";
 import { html, useEffect, useState } from "../../lib/ui.js";
 
 const MAX_SHOWN_BYTES = 100_000;
-const TEXT = /json|text|csv|xml|yaml/;
+const TEXT_TYPE_PATTERN = /json|text|csv|xml|yaml/;
 
 /** @param result `{seconds, response}`, `{seconds, error}`, or null before the response is complete. */
 export function Result({ endpoint, responseBytes: bytes, result }) {
@@ -31,7 +31,7 @@ export function Result({ endpoint, responseBytes: bytes, result }) {
 
 function Body({ bytes, type = "" }) {
   if (!bytes) return null;
-  return TEXT.test(type) || isText(bytes)
+  return TEXT_TYPE_PATTERN.test(type) || isText(bytes)
     ? html`<pre tabindex="0">${format(bytes, type)}</pre>`
     : html`<p>The response is not text.</p>`;
 }
@@ -61,17 +61,17 @@ function QueuedRequest({ endpoint, output, failure }) {
   `;
 }
 
-const split = (uri) => {
+const splitUri = (uri) => {
   const [bucket, ...key] = uri.slice("s3://".length).split("/");
   return [bucket, key.join("/")];
 };
 
-const ObjectLink = ({ uri }) => (uri ? html`<a href=${makeHref(["buckets", ...split(uri)])}>${uri}</a>` : "in the log");
+const ObjectLink = ({ uri }) => (uri ? html`<a href=${makeHref(["buckets", ...splitUri(uri)])}>${uri}</a>` : "in the log");
 
 /** Return the first object that exists, `{uri, type, bytes}`; null if none exists. */
 async function findResult(uris, signal) {
   for (const uri of uris.filter(Boolean)) {
-    const [bucket, key] = split(uri);
+    const [bucket, key] = splitUri(uri);
     const { type } = await describeObject(bucket, key, signal).catch((error) => {
       if (signal.aborted || error.status !== 404) throw error;
       return {};
