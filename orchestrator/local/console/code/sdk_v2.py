@@ -57,7 +57,7 @@ def _list_paths(value: Any, path: str = "") -> Iterator[str]:
 class ArgumentSource(Protocol):
     """The part of a request that an argument expresses."""
 
-    def read(self, members: RemainingMembers) -> Any:
+    def take_argument(self, members: RemainingMembers) -> Any:
         """Return the argument, and remove the members that it expresses. Return None if there is no such member."""
 
 
@@ -67,7 +67,7 @@ class MemberSource:
 
     path: str
 
-    def read(self, members: RemainingMembers) -> Any:
+    def take_argument(self, members: RemainingMembers) -> Any:
         return members.take(self.path)
 
 
@@ -81,7 +81,7 @@ class ChoiceSource:
     default: Any = None
     """The argument for other values."""
 
-    def read(self, members: RemainingMembers) -> Any:
+    def take_argument(self, members: RemainingMembers) -> Any:
         if members.get(self.path) not in self.values:
             return self.default
         return self.values[members.take(self.path)]
@@ -93,7 +93,7 @@ class ConstantSource:
 
     value: Any
 
-    def read(self, _: RemainingMembers, /) -> Any:
+    def take_argument(self, _: RemainingMembers, /) -> Any:
         return self.value
 
 
@@ -107,8 +107,8 @@ class CallSource:
     required_members: Collection[str] = ()
     """Members that the request must have: if they are missing, the SDK sends its own default values."""
 
-    def read(self, members: RemainingMembers) -> Call | None:
-        arguments = {name: source.read(members) for name, source in self.arguments.items()}
+    def take_argument(self, members: RemainingMembers) -> Call | None:
+        arguments = {name: source.take_argument(members) for name, source in self.arguments.items()}
         call_arguments = {name: value for name, value in arguments.items() if value is not None}
         return Call(self.function, call_arguments, module=self.module) if call_arguments else None
 
@@ -122,10 +122,10 @@ class ListSource:
     key: str = ""
     """The member whose values are the keys of the dictionary; empty for a list."""
 
-    def read(self, members: RemainingMembers) -> Any:
+    def take_argument(self, members: RemainingMembers) -> Any:
         items = [RemainingMembers(value) for value in members.get(self.path) or []]
         keys = [item.take(self.key) for item in items] if self.key else []
-        calls = [self.item_source.read(item) for item in items]
+        calls = [self.item_source.take_argument(item) for item in items]
         if any(item.list_paths() for item in items) or len(set(keys)) != len(keys):
             return None  # the member remains in the request: no argument expresses it
         members.take(self.path)
@@ -138,8 +138,8 @@ class MergedSource:
 
     sources: Sequence[ListSource]
 
-    def read(self, members: RemainingMembers) -> Any:
-        dictionaries = [source.read(members) or {} for source in self.sources]
+    def take_argument(self, members: RemainingMembers) -> Any:
+        dictionaries = [source.take_argument(members) or {} for source in self.sources]
         return {name: value for dictionary in dictionaries for name, value in dictionary.items()} or None
 
 
@@ -149,7 +149,7 @@ class NumberSource:
 
     path: str
 
-    def read(self, members: RemainingMembers) -> Any:
+    def take_argument(self, members: RemainingMembers) -> Any:
         text = str(members.get(self.path))
         for parse in (int, float):
             try:
@@ -195,7 +195,7 @@ def _make_statements(request: CreateRequest, program: Program | None) -> list[St
     for path, value in program.fixed_values.items():
         if members.get(path) == value:
             members.take(path)
-    statements = [Statement(call.read(members) or Call(call.function), name) for name, call in program.calls]
+    statements = [Statement(call.take_argument(members) or Call(call.function), name) for name, call in program.calls]
     reasons = [
         *(f"{program.name} cannot express {path}." for path in members.list_paths()),
         *(f"{program.name} would send its own value for {path}." for path in missing_paths),

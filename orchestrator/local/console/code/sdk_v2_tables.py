@@ -118,7 +118,7 @@ class ContainerDefinitionsSource:
     argument expresses a PrimaryContainer with a model package, and the program sends the request with the SDK's client.
     """
 
-    def read(self, members: RemainingMembers) -> Any:
+    def take_argument(self, members: RemainingMembers) -> Any:
         container = members.get("PrimaryContainer")
         is_primary = container is not None and "ModelPackageName" not in container
         return members.take("PrimaryContainer" if is_primary else "Containers")
