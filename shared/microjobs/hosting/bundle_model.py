@@ -16,7 +16,7 @@ from .batching import find_batch_rows
 from .content_negotiation import negotiate, parse_attribute
 from .formats.json_rows import parse_json, parse_plain_rows, to_array
 from .formats.named_rows import ColumnsEncoder, FeatureEncoder, PipelineEncoder, decode_named_rows, to_features
-from .formats.rows import Numbers, check_rows
+from .formats.rows import Numbers, to_valid_rows
 from .media_types import CSV, FORMATS, JSON, NPY
 from .responses import HttpError, HttpResponse, quote
 from .service import BatchModel, DecodedRequest, Invocation
@@ -71,7 +71,7 @@ class BundleModel:
         numbers, signature, member = self._read(body, request_type, signature)
         if signature not in self._signatures:
             raise HttpError(400, f"signature_name {quote(signature)} is unknown: send {' or '.join(self._signatures)}")
-        rows = self._scale(check_rows(numbers, self._features), signature)
+        rows = self._scale(to_valid_rows(numbers, self._features), signature)
         return DecodedRequest(rows, partial(self._encode, response_type, member))
 
     def predict(self, rows: Numbers) -> Numbers:

@@ -18,7 +18,7 @@ from microjobs.predictor import Predictor
 
 from . import formats
 from .content_negotiation import choose_media_type, negotiate
-from .formats.rows import Numbers, check_rows
+from .formats.rows import Numbers, to_valid_rows
 from .media_types import FORMATS, JSON, JSON_LINES, SUPPORTED_FORMATS, parse_media_type
 from .responses import HttpError, quote
 from .toolkit import decoder, encoder, errors, utils
@@ -96,7 +96,7 @@ def decode_rows(body: bytes | str, content_type: str) -> Numbers:
 
 def predict_rows(data: Any, model: Any) -> Any:
     if isinstance(model, Predictor):
-        return model.predict(check_rows(data, model.features))
+        return model.predict(to_valid_rows(data, model.features))
     predict = getattr(model, "predict", None)
     return predict(data) if callable(predict) else model(data)
 

@@ -5,7 +5,7 @@ import pytest
 
 from microjobs.hosting import formats
 from microjobs.hosting.formats.json_rows import parse_plain_rows, to_array
-from microjobs.hosting.formats.rows import check_rows
+from microjobs.hosting.formats.rows import to_valid_rows
 from microjobs.hosting.responses import HttpError, quote
 
 
@@ -34,11 +34,11 @@ def test_large_body_of_numbers_is_accepted() -> None:
 
 
 def test_rows_of_many_features_are_accepted() -> None:
-    assert check_rows(np.zeros((2, 1000)), 1000).shape == (2, 1000)
+    assert to_valid_rows(np.zeros((2, 1000)), 1000).shape == (2, 1000)
 
 
 def test_flat_array_is_one_value_per_row_for_one_feature() -> None:
-    assert check_rows(np.zeros(3), 1).shape == (3, 1)
+    assert to_valid_rows(np.zeros(3), 1).shape == (3, 1)
 
 
 @pytest.mark.parametrize("media_type", ["text/csv", "application/json", "application/jsonlines"])

@@ -1,6 +1,6 @@
 """Conversion between bodies and arrays, one module per format.
 
-Decoders return an array of shape (rows, width), or of shape (n,) if the body holds one flat list; `rows.check_rows`
+Decoders return an array of shape (rows, width), or of shape (n,) if the body holds one flat list; `rows.to_valid_rows`
 defines the meaning of a flat list. Numbers in text have the fewest digits that represent the same float32.
 """
 

@@ -13,8 +13,8 @@ Numbers = NDArray[Any]
 FLOAT32_MAX = np.finfo(np.float32).max
 
 
-def check_rows(numbers: Numbers, features: int) -> Numbers:
-    """Return rows of shape (rows, features). Check the shape, and that each value is finite as a float32.
+def to_valid_rows(numbers: Numbers, feature_count: int) -> Numbers:
+    """Return an array of the shape (rows, features). Check the shape, and that each value is finite as a float32.
 
     An array of one dimension is one row; with one feature it is one value per row, as in TensorFlow Serving.
 
@@ -22,9 +22,10 @@ def check_rows(numbers: Numbers, features: int) -> Numbers:
         HttpError: 400, the shape is wrong, or a value is not finite; the message names the row.
     """
     if numbers.ndim == 1:
-        numbers = numbers.reshape((-1, 1) if features == 1 else (1, -1))
-    if numbers.ndim != 2 or not numbers.size or numbers.shape[1] != features:
-        raise HttpError(400, f"the rows have shape {quote(numbers.shape)}: send (rows, {features}), at least one row")
+        numbers = numbers.reshape((-1, 1) if feature_count == 1 else (1, -1))
+    if numbers.ndim != 2 or not numbers.size or numbers.shape[1] != feature_count:
+        shape = quote(numbers.shape)
+        raise HttpError(400, f"the rows have shape {shape}: send (rows, {feature_count}), at least one row")
     # A finite sum of squares proves at once that no value is NaN, infinite or too large. Otherwise check each value.
     if not np.vdot(numbers, numbers) <= FLOAT32_MAX:
         _check_values(numbers)
