@@ -91,7 +91,7 @@ class Settings:
 
     @property
     def destination(self) -> Destination:
-        """The registry from which images are pulled."""
+        """The registry to which `microjobs push` sends the images, and from which AWS pulls them."""
         return Destination.parse(self.registry or f"{self.account}.dkr.ecr.{self.region}.amazonaws.com")
 
     def _parse_role(self, name: str) -> str:

@@ -48,8 +48,8 @@ class Outbox:
 
     def keep_latest(self, target: str, max_count: int) -> int:
         """Remove the oldest events of a target, so that `max_count` remain; return the number of removed events."""
-        newest_number_query = "SELECT number FROM outbox WHERE target = ? ORDER BY number DESC LIMIT 1 OFFSET ?"
-        query = f"DELETE FROM outbox WHERE target = ? AND number <= ({newest_number_query})"  # noqa: S608  constants
+        newest_removed_number_query = "SELECT number FROM outbox WHERE target = ? ORDER BY number DESC LIMIT 1 OFFSET ?"
+        query = f"DELETE FROM outbox WHERE target = ? AND number <= ({newest_removed_number_query})"  # noqa: S608  constants
         with self._database.transaction() as database:
             return database.execute(query, (target, target, max_count)).rowcount
 

@@ -37,7 +37,7 @@ class Image:
 
 @dataclass(frozen=True)
 class ImageSource:
-    """The state of the files that an image is built from, from git."""
+    """What git knows about the files that an image is built from."""
 
     head: str
     """The hash of the commit at HEAD, all 40 digits."""

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 440, 320
+"""The size of a plot, in pixels."""
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 44
+"""The widths of the margins around the axes, in pixels."""
 
 
 @dataclass(frozen=True)

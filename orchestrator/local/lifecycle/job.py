@@ -102,9 +102,9 @@ class JobHandle:
         self.created = record.created
         self.events = EventQueue()
         self._lifecycle = kind.lifecycle or Lifecycle()
-        start: float | None = record.description.get(self._lifecycle.start_member)
-        moment = record.internal.get(START_KEY)
-        self.started = Moment.read(moment, start or 0.0) if moment or start else None
+        start_time: float | None = record.description.get(self._lifecycle.start_member)
+        stored_moment = record.internal.get(START_KEY)
+        self.started = Moment.read(stored_moment, start_time or 0.0) if stored_moment or start_time else None
         """The first start of the hosts."""
 
     @property
@@ -117,13 +117,13 @@ class JobHandle:
 
     # --- the run ---
 
-    def run(self, steps: Callable[[], None], fail: Callable[[str], None] | None = None) -> None:
-        """Run all steps of the job, and remove its hosts and files.
+    def run(self, work: Callable[[], None], fail: Callable[[str], None] | None = None) -> None:
+        """Call `work`, which runs the whole job, and then remove the job's hosts and files.
 
-        If a step raises an error, call `fail` (default: `self.fail`) with the reason.
+        If `work` raises an error, call `fail` (default: `self.fail`) with the reason.
         """
         try:
-            steps()
+            work()
         except Exception as error:
             if not isinstance(error, CannotRunError | ServiceError):
                 logger.exception("%s failed", self.plan_name)
@@ -201,7 +201,7 @@ class JobHandle:
         }
 
     def store_start(self) -> None:
-        """Store the start of the hosts, unless it is stored."""
+        """Store the start of the hosts, unless it is already stored."""
         members, internal = self.mark_start()
         if internal:
             self.update_description(internal=internal, **members)

@@ -38,7 +38,7 @@ class ServerlessReplica:
     created, not at its first request. Afterwards, a thread starts and stops the inner replica.
 
     Args:
-        make: returns a new inner replica. All inner replicas have the same names.
+        make_inner_replica: returns a new inner replica. All inner replicas have the same names.
         was_in_service: whether the variant was in service before the server restarted. Then `start` without hosts
             starts no inner replica.
         idle_timeout: seconds after the last request until the inner replica is stopped.
@@ -48,7 +48,7 @@ class ServerlessReplica:
 
     def __init__(
         self,
-        make: Callable[[], Replica],
+        make_inner_replica: Callable[[], Replica],
         settings: ServerlessSettings,
         idle_timeout: float,
         on_change: Callable[[], None],
@@ -56,7 +56,7 @@ class ServerlessReplica:
         *,
         was_in_service: bool,
     ) -> None:
-        first_replica = make()
+        first_replica = make_inner_replica()
         self.variant, self.instance_id, self.plan_name = (
             first_replica.variant,
             first_replica.instance_id,
@@ -64,7 +64,7 @@ class ServerlessReplica:
         )
         self.traffic = Traffic(on_change)
         self.is_serving = True  # an idle replica can receive requests: the first one starts it
-        self._make = make
+        self._make_inner_replica = make_inner_replica
         self._on_restart = on_restart
         self._was_in_service = was_in_service
         self._settings = settings
@@ -102,7 +102,7 @@ class ServerlessReplica:
         with self._change_condition:
             if self._is_stopped:
                 raise StoppedError
-            self._starting_replica = new_replica = self._make()
+            self._starting_replica = new_replica = self._make_inner_replica()
         try:
             new_replica.start(hosts)
         except BaseException:
@@ -244,4 +244,4 @@ class ServerlessReplica:
 
     def note(self, sentence: str) -> None:
         # A replica that was not started can also write to the log.
-        (self._running_replica or self._make()).note(sentence)
+        (self._running_replica or self._make_inner_replica()).note(sentence)

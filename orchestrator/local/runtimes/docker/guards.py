@@ -222,10 +222,10 @@ class GuardedPort:
     def _list_connectors(self) -> tuple[Connector, Connector, Connector]:
         """Return the connectors of the guard, the fastest one first: its address, its published port, and a tunnel."""
         self._container.reload()
-        settings = self._container.attrs["NetworkSettings"]
-        if not (published := settings["Ports"].get(f"{RELAY_PORT}/tcp")):
+        network_settings = self._container.attrs["NetworkSettings"]
+        if not (published := network_settings["Ports"].get(f"{RELAY_PORT}/tcp")):
             raise ConnectionRefusedError("the container that guards the network has ended")
-        network = next(iter(settings["Networks"].values()))
+        network = next(iter(network_settings["Networks"].values()))
         return (
             functools.partial(_connect, str(network["IPAddress"]), RELAY_PORT),
             # The address of the engine's port proxy. Like the engine, it may be on another machine.
@@ -270,11 +270,11 @@ def _connect(address: str, port: int, timeout: float) -> socket.socket:
 def connect_unguarded(container: Container, port: int, timeout: float) -> socket.socket:
     """Connect to a host without a guard."""
     container.reload()
-    settings = container.attrs["NetworkSettings"]
-    if published := settings["Ports"].get(f"{port}/tcp"):
+    network_settings = container.attrs["NetworkSettings"]
+    if published := network_settings["Ports"].get(f"{port}/tcp"):
         return socket.create_connection((published[0]["HostIp"], int(published[0]["HostPort"])), timeout)
     # An internal network has no published ports. On Linux, this machine reaches it directly.
-    address = next(network["IPAddress"] for network in settings["Networks"].values())
+    address = next(network["IPAddress"] for network in network_settings["Networks"].values())
     if not address:
         raise ConnectionRefusedError("the container has ended")
     return socket.create_connection((address, port), timeout)
