@@ -37,7 +37,7 @@ JOBS = sorted(path.parent.name for path in CONTAINERS.glob("*/image.yml"))
 
 BOSTON = REPOSITORY.parent / "shared" / "data" / "boston_housing.npz"
 
-REQUIRE_ENGINE = "MICROJOBS_REQUIRE_ENGINE"
+REQUIRE_ENGINE_VARIABLE = "MICROJOBS_REQUIRE_ENGINE"
 """If this variable is set, as in CI, tests fail if the engine, the registry program or the browser that they need is
 missing. Otherwise, they are skipped."""
 
@@ -49,7 +49,7 @@ def list_tracked_files() -> list[Path]:
     return [Path(name) for name in listed.stdout.split("\0") if name and (REPOSITORY / name).is_file()]
 
 
-def find_base_image() -> str:
+def get_base_image_name() -> str:
     """Return the name of the base image of builds."""
     return os.environ.get("PYTHON_IMAGE") or DEFAULT_IMAGE
 
@@ -133,7 +133,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in pytorch_tests:
             item.add_marker(pytest.mark.skip(reason=reason))
     engine_tests = [item for item in items if item.get_closest_marker("engine")]
-    if not engine_tests or os.environ.get(REQUIRE_ENGINE) or (reason := _explain_missing_engine()) is None:
+    if not engine_tests or os.environ.get(REQUIRE_ENGINE_VARIABLE) or (reason := _explain_missing_engine()) is None:
         return
     for item in engine_tests:
         item.add_marker(pytest.mark.skip(reason=reason))

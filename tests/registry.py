@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.conftest import REQUIRE_ENGINE
+from tests.conftest import REQUIRE_ENGINE_VARIABLE
 
 PASSWORD = "correct horse"  # noqa: S105  the password is valid only in these tests
 # The bcrypt hash of that password: the registry accepts only bcrypt. `AWS` is the user of every ECR token.
@@ -47,7 +47,7 @@ def run_registry(folder: Path) -> Iterator[LocalRegistry]:
     program = shutil.which("docker-registry") or shutil.which("registry")
     if program is None:
         reason = "no registry is installed: apt-get install docker-registry"
-        if os.environ.get(REQUIRE_ENGINE):
+        if os.environ.get(REQUIRE_ENGINE_VARIABLE):
             pytest.fail(reason)
         pytest.skip(reason)
     folder.mkdir()

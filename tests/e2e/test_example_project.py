@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY, find_base_image
+from tests.conftest import REPOSITORY, get_base_image_name
 
 
 @pytest.mark.engine
 def test_project_tests_its_image(tmp_path: Path) -> None:
     project = tmp_path / "example"
     shutil.copytree(REPOSITORY / "docs" / "using" / "example", project, ignore=shutil.ignore_patterns("__pycache__"))
-    environment = {**os.environ, "PYTHON_IMAGE": find_base_image(), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHON_IMAGE": get_base_image_name(), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'temporary'}"]
     images = list_images()
     result = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)

@@ -19,7 +19,13 @@ from testcontainers.core.container import DockerContainer
 
 from microjobs.contract import Layout
 from microjobs_orchestrator import images
-from tests.conftest import REPOSITORY, REQUIRE_ENGINE, build_image_from_base, find_base_image, make_image_name
+from tests.conftest import (
+    REPOSITORY,
+    REQUIRE_ENGINE_VARIABLE,
+    build_image_from_base,
+    get_base_image_name,
+    make_image_name,
+)
 from tests.local.clients import ROOT
 from tests.polling import wait_until
 from tests.ports import find_free_port
@@ -37,7 +43,7 @@ HOME = f"/var/lib/microjobs/{os.getpid()}"
 
 @pytest.fixture(scope="module", autouse=True)
 def _require_image() -> None:
-    if not os.environ.get(REQUIRE_ENGINE) and make_image_name("local") not in images.read_image_labels():
+    if not os.environ.get(REQUIRE_ENGINE_VARIABLE) and make_image_name("local") not in images.read_image_labels():
         pytest.skip("the server's image is not built: make build/local")
 
 
@@ -100,7 +106,10 @@ COPY_COMMAND = f"cp {ROOT}/processing/in/name {ROOT}/processing/out/name"
 
 
 def test_server_with_the_socket_of_the_engine_runs_images_of_a_user() -> None:
-    with build_image_from_base(find_base_image()) as image, run_image("--all-addresses", uses_engine=True) as container:
+    with (
+        build_image_from_base(get_base_image_name()) as image,
+        run_image("--all-addresses", uses_engine=True) as container,
+    ):
         wait_for_server(container)
         run_processing_job(container, image, COPY_COMMAND)
         assert "runtime docker" in container.exec(["microjobs", "local", "status"]).output.decode()
@@ -213,7 +222,7 @@ def serve_once(address: str) -> bytes:
     sagemaker = session.client("sagemaker", endpoint_url=address)
     encoded = base64.b64encode(SERVE_PROGRAM.encode()).decode()
     write = f"RUN echo {encoded} | base64 -d > /usr/bin/serve && chmod 755 /usr/bin/serve"
-    with build_image_from_base(find_base_image(), write) as image:
+    with build_image_from_base(get_base_image_name(), write) as image:
         sagemaker.create_model(ModelName="m", ExecutionRoleArn=role, PrimaryContainer={"Image": image})
         variant: Any = {"VariantName": "v", "ModelName": "m", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
         sagemaker.create_endpoint_config(EndpointConfigName="c", ProductionVariants=[variant])

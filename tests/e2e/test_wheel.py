@@ -15,7 +15,7 @@ from microjobs.contract import Layout
 from microjobs_orchestrator.doctor.machine import INDEX_VARIABLES, check_package_index
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.home import Home
-from tests.conftest import REPOSITORY, build_image_from_base, find_base_image, make_image_name
+from tests.conftest import REPOSITORY, build_image_from_base, get_base_image_name, make_image_name
 from tests.polling import wait_until
 
 pytestmark = pytest.mark.slow
@@ -125,7 +125,7 @@ def test_installed_server_runs_the_jobs_as_processes(program_folder: Path, tmp_p
 def test_installed_server_runs_the_image_of_a_user(program_folder: Path, tmp_path: Path) -> None:
     message = Layout().message
     command = f"mkdir -p {message.parent}; echo hello from my image > {message}"
-    with build_image_from_base(find_base_image(), f'ENTRYPOINT ["sh", "-c", "{command}"]') as image:
+    with build_image_from_base(get_base_image_name(), f'ENTRYPOINT ["sh", "-c", "{command}"]') as image:
         _, result, down_message = run_job(program_folder, tmp_path, "docker", {"ImageUri": image})
     assert (result, down_message) == ("hello from my image", "stopped")
 

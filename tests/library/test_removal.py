@@ -15,12 +15,12 @@ from microjobs_orchestrator.local.lifecycle.hosts import GRACE_PERIOD
 
 
 class FakeServer:
-    """A server, and also its client. Its only training job ends some seconds after the stop request."""
+    """A server, and also its client. Its only training job needs `stopping_seconds` to end after the stop request."""
 
-    def __init__(self, clock: "Clock", seconds: float) -> None:
+    def __init__(self, clock: "Clock", stopping_seconds: float) -> None:
         self.exists = True
         self._clock = clock
-        self._seconds = seconds
+        self._stopping_seconds = stopping_seconds
 
     def client(self, _: str) -> "FakeServer":
         return self
@@ -36,10 +36,10 @@ class FakeServer:
     def describe_training_job(self, **_: str) -> dict[str, str]:
         if not self.exists:
             raise ClientError({"Error": {"Message": "Could not find the job"}}, "DescribeTrainingJob")
-        return {"TrainingJobStatus": "Stopping" if self._clock.seconds < self._seconds else "Stopped"}
+        return {"TrainingJobStatus": "Stopping" if self._clock.seconds < self._stopping_seconds else "Stopped"}
 
     def delete_training_job(self, **_: str) -> None:
-        assert self._clock.seconds >= self._seconds
+        assert self._clock.seconds >= self._stopping_seconds
         self.exists = False
 
 
@@ -67,11 +67,11 @@ def remove(server: Any) -> None:
 
 
 def test_job_that_must_be_killed_is_removed(clock: Clock) -> None:
-    server = FakeServer(clock, seconds=GRACE_PERIOD + 20)
+    server = FakeServer(clock, stopping_seconds=GRACE_PERIOD + 20)
     remove(server)
     assert not server.exists
 
 
 def test_job_that_does_not_end_is_named(clock: Clock) -> None:
     with pytest.raises(CommandError, match="training job job was not removed within 180 s"):
-        remove(FakeServer(clock, seconds=3600))
+        remove(FakeServer(clock, stopping_seconds=3600))

@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from tests.conftest import REPOSITORY
 from tests.local.clients import LocalServer, make_unique_name, run_server
-from tests.local.resources.examples.inference_components import make_request
+from tests.local.resources.examples.inference_components import make_inference_component_request
 from tests.local.test_hosting import ROW, make_model, wait_for_endpoint
 from tests.polling import wait_until
 
@@ -30,7 +30,7 @@ def fast_server(tmp_path: Path) -> Iterator[LocalServer]:
 def deploy_component(server: LocalServer) -> tuple[str, str]:
     """Create a component with one copy; return the names of its endpoint and of the component."""
     name = make_unique_name("scaled")
-    request = {**make_request(server, make_model(server, 1.0)), "RuntimeConfig": {"CopyCount": 1}}
+    request = {**make_inference_component_request(server, make_model(server, 1.0)), "RuntimeConfig": {"CopyCount": 1}}
     wait_for_endpoint(server, request["EndpointName"])
     server.sagemaker.create_inference_component(InferenceComponentName=name, **request)
     wait_for_component(server, name)

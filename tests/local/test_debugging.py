@@ -18,8 +18,8 @@ from tests.local.machine import list_containers
 from tests.polling import wait_until
 from tests.ports import find_free_port
 
-CODE = str(Layout().processing("input"))
-"""The path of the scripts in the hosts."""
+SCRIPT_FOLDER = str(Layout().processing("input"))
+"""The folder of the scripts in the hosts."""
 SCRIPT = """# A script of a user.
 import subprocess, sys
 import helper
@@ -38,7 +38,7 @@ def start_script(server: LocalServer, port: int | str, **members: Any) -> str:
     server.put({"code/train.py": SCRIPT, "code/helper.py": HELPER_MODULE})
     return server.start_processing(
         f'python3 -c "print(1)" && python3 {ROOT}/processing/input/train.py',
-        ProcessingInputs=[make_processing_input("code", server.uri("code"), CODE)],
+        ProcessingInputs=[make_processing_input("code", server.uri("code"), SCRIPT_FOLDER)],
         Environment={"MICROJOBS_DEBUG_PORT": str(port), **members.pop("Environment", {})},
         **members,
     )

@@ -143,7 +143,7 @@ def test_serverless_requests_beyond_the_concurrency_get_429(any_runtime_server: 
 
 
 @pytest.mark.slow
-def test_killed_server_resumes_variants_and_leaves_complete_captures(tmp_path: Path) -> None:
+def test_variants_resume_and_captures_are_complete_after_the_server_is_killed(tmp_path: Path) -> None:
     instances: dict[str, Any] = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
     with run_server(tmp_path, runtime="process") as server:
         model = make_model(server, 1.0)

@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from tests.bundles import write_linear_bundle
-from tests.conftest import REPOSITORY, build_image_from_base, find_base_image, make_image_name
+from tests.conftest import REPOSITORY, build_image_from_base, get_base_image_name, make_image_name
 from tests.local.clients import FINAL_STATUSES, LocalServer, make_unique_name, run_server
 from tests.local.resources.examples.models import put_linear_model
 from tests.local.test_hosting import make_config, wait_for_endpoint
@@ -227,7 +227,7 @@ def test_container_that_ignores_its_port_fails_the_endpoint_soon(server: LocalSe
     label = "com.amazonaws.sagemaker.capabilities.accept-bind-to-port"
     program = "exec python3 -m http.server 8080"
     with build_image_from_base(
-        find_base_image(), f'LABEL {label}="true"', f'ENTRYPOINT ["sh", "-c", "{program}"]'
+        get_base_image_name(), f'LABEL {label}="true"', f'ENTRYPOINT ["sh", "-c", "{program}"]'
     ) as image:
         name = make_unique_name("ignorant")
         server.sagemaker.create_model(

@@ -19,7 +19,7 @@ def make_python_command(code: str) -> str:
     return f'cd {LAYOUT.model} && python -c "import os,sys;{code}"'
 
 
-def nest_folders(name: str, count: int) -> str:
+def make_nesting_code(name: str, count: int) -> str:
     return f"[(os.mkdir({name}),os.chdir({name})) for i in range({count})];open('w','w').write('x')"
 
 
@@ -31,7 +31,7 @@ def list_model_files(server: LocalServer, job: str) -> set[str]:
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
-        (nest_folders("'d'", 1500), "d/" * 1500 + "w"),
+        (make_nesting_code("'d'", 1500), "d/" * 1500 + "w"),
         (r"os.mkdir(b'caf\xe9');open(b'caf\xe9/\xff','w').write('x')", "caf\udce9/\udcff"),
         ("os.mkdir('c');open('c/w','w').write('x');os.chmod('c/w',0);os.chmod('c',0)", "c/w"),
     ],
@@ -47,7 +47,7 @@ def test_model_with_unusual_files_is_archived(server: LocalServer, code: str, ex
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        (nest_folders("'d'*80", 60), "the engine cannot copy paths of more than 3839 bytes"),
+        (make_nesting_code("'d'*80", 60), "the engine cannot copy paths of more than 3839 bytes"),
         ("open('huge.bin','wb').truncate(1<<43)", "huge.bin of 8.8 TB does not fit"),
     ],
     ids=["long", "sparse"],

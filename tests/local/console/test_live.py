@@ -1,6 +1,6 @@
 """Tests in Chromium of the updates of the console's pages.
 
-The pages follow the server's events, and send no requests while nothing changes.
+The pages follow the server's feed, and send no requests while nothing changes.
 """
 
 import re
@@ -21,7 +21,7 @@ from tests.local.drills.proxy import run_proxy
 TAB_COUNT = 7
 """Number of tabs. It is larger than six, the number of connections that a browser opens to a server."""
 ARRIVAL_MS = 1000
-"""Milliseconds in which the events of earlier changes arrive. It is longer than the interval between two events."""
+"""Milliseconds in which the feed sends all earlier changes to the page."""
 
 SET_HIDDEN = """isHidden => {
     Object.defineProperty(document, "hidden", { value: isHidden, configurable: true });
@@ -32,9 +32,9 @@ SET_HIDDEN = """isHidden => {
 
 @pytest.fixture
 def shell(server: LocalServer, tmp_path: Path) -> Iterator[Shell]:
-    job = Shell(server, tmp_path)
-    yield job
-    job.stop()
+    shell = Shell(server, tmp_path)
+    yield shell
+    shell.stop()
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_hidden_tab_requests_nothing_until_it_is_visible(
     own_page.goto(f"{console_url}#/logs/training-job/{shell.name}")
     lines = own_page.locator(".log > div > div")
     expect(lines).to_have_text(["first"])
-    own_page.wait_for_timeout(ARRIVAL_MS)  # in this time, the last events of the first line arrive
+    own_page.wait_for_timeout(ARRIVAL_MS)  # in this time, the feed sends the last changes that belong to the first line
     own_page.evaluate(SET_HIDDEN, True)
     requests: list[str] = []
     own_page.on("request", lambda request: requests.append(request.url))
@@ -115,10 +115,11 @@ def test_hidden_tab_requests_nothing_until_it_is_visible(
 
 
 def test_page_loads_although_some_files_do_not_arrive(own_page: Page, console_url: str) -> None:
-    failures = iter(("main.js", "lib/ui.js"))
+    failures = iter(("internetdisconnected",) * 2)
 
     def abort_first_requests(route: Route) -> None:
-        route.abort("internetdisconnected") if next(failures, None) else route.fallback()
+        code = next(failures, None)
+        route.abort(code) if code else route.fallback()
 
     own_page.route(re.compile(r"/(main|ui)\.js$"), abort_first_requests)
     own_page.goto(console_url)

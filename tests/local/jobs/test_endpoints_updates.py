@@ -135,7 +135,7 @@ def test_update_retains_requested_variant_properties(
     assert read_variants(parts.wait_for_endpoint()) == {"main": expected, "new": (1.0, 1)}
 
 
-def test_deletion_does_not_wait_for_a_drain(parts: ServerParts, model: ImageBehaviour) -> None:
+def test_deletion_does_not_wait_for_requests_to_replaced_containers(parts: ServerParts, model: ImageBehaviour) -> None:
     parts.deploy()
     released = threading.Event()
     model.invoke = lambda _: Reply(str(released.wait(20)).encode())

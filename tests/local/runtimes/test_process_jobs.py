@@ -69,9 +69,9 @@ def runtime(home: Home) -> Iterator[ProcessRuntime]:
         runtime.remove(folder.name)
 
 
-def save_arrays(folder: Path, path: str, content: Arrays) -> Input:
+def save_arrays(folder: Path, path: str, arrays: Arrays) -> Input:
     folder.mkdir(parents=True)
-    for name, array in content.items():
+    for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
     return Input(path, folder)
 
@@ -95,13 +95,13 @@ def start_trainer(runtime: ProcessRuntime, folder: Path, **hyperparameters: obje
     return runtime.start(Plan("training-job/job", (plan,)))[0]
 
 
-def make_four_hosts_plan(folder: Path, content: Arrays = ARRAYS) -> Plan:
+def make_four_hosts_plan(folder: Path, arrays: Arrays = ARRAYS) -> Plan:
     """Return a plan with one file per host, as ShardedByS3Key distributes four files."""
 
     def make_writer(name: str) -> Callable[[Layout], None]:
         return lambda layout: write_processing_resource_config(layout, ResourceConfig(name, HOST_NAMES))
 
-    shares = zip(HOST_NAMES, content.items(), strict=True)
+    shares = zip(HOST_NAMES, arrays.items(), strict=True)
     inputs = {host: save_arrays(folder / "inputs" / host, INPUT, dict([share])) for host, share in shares}
     hosts = (
         make_host_plan(folder, "preprocess", name=name, write=make_writer(name), inputs=(inputs[name],))

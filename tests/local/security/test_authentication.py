@@ -18,7 +18,7 @@ from tests.local.clients import LocalServer
 from tests.local.security.wire import Response, Sender
 
 BUCKET = "sagemaker-us-east-1-000000000000"
-JSON = "application/x-amz-json-1.1"
+JSON_TYPE = "application/x-amz-json-1.1"
 FORM_TYPE = "application/x-www-form-urlencoded"
 
 
@@ -37,15 +37,21 @@ class ValidRequest:
 
 REQUESTS = [
     ValidRequest(
-        "sagemaker", "json", headers={"X-Amz-Target": "SageMaker.ListModels", "Content-Type": JSON}, body=b"{}"
+        "sagemaker", "json", headers={"X-Amz-Target": "SageMaker.ListModels", "Content-Type": JSON_TYPE}, body=b"{}"
     ),
     ValidRequest(
-        "logs", "json", headers={"X-Amz-Target": "Logs_20140328.DescribeLogGroups", "Content-Type": JSON}, body=b"{}"
+        "logs",
+        "json",
+        headers={"X-Amz-Target": "Logs_20140328.DescribeLogGroups", "Content-Type": JSON_TYPE},
+        body=b"{}",
     ),
     ValidRequest(
         "ecr",
         "json",
-        headers={"X-Amz-Target": "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken", "Content-Type": JSON},
+        headers={
+            "X-Amz-Target": "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken",
+            "Content-Type": JSON_TYPE,
+        },
         body=b"{}",
     ),
     ValidRequest(
@@ -249,7 +255,7 @@ def test_preflight_is_refused(sender: Sender, valid_request: ValidRequest) -> No
     check_page_refused(sender.send_raw("OPTIONS", valid_request.target, {**CROSS_SITE_HEADERS, **preflight_headers}))
 
 
-@pytest.mark.parametrize("content_type", ["text/plain", FORM_TYPE, "multipart/form-data; boundary=x", JSON])
+@pytest.mark.parametrize("content_type", ["text/plain", FORM_TYPE, "multipart/form-data; boundary=x", JSON_TYPE])
 @pytest.mark.parametrize("origin", ["http://page.example", "null", "http://127.0.0.1", "http://localhost:4577", None])
 @with_each_request
 def test_form_of_a_web_page_is_refused(

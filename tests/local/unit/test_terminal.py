@@ -27,14 +27,14 @@ ATTACK_TEXTS = {
 
 
 @pytest.mark.parametrize("attack", ATTACK_TEXTS.values(), ids=ATTACK_TEXTS.keys())
-@pytest.mark.parametrize("colours", [True, False])
-def test_safe_text_has_no_control_sequences(attack: str, colours: bool) -> None:
-    text = terminal.strip_controls(f"before\t{attack}\nafter", keep_colours=colours)
+@pytest.mark.parametrize("keep_colours", [True, False])
+def test_stripped_text_has_no_control_sequences(attack: str, keep_colours: bool) -> None:
+    text = terminal.strip_controls(f"before\t{attack}\nafter", keep_colours=keep_colours)
     assert text.startswith("before\t")
     assert not set(text) & set(map(chr, [*range(9), *range(11, 32), *range(127, 160)]))
 
 
-def test_safe_text_keeps_colours_on_request() -> None:
+def test_stripped_text_keeps_colours_on_request() -> None:
     text = "\x1b[1;31mred\x1b[0m"
     assert terminal.strip_controls(text, keep_colours=True) == text
     assert terminal.strip_controls(text) == "red"

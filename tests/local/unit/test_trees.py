@@ -25,7 +25,6 @@ from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.trees import Tree, discard, remove, sort_names, walk
 
-GB = 10**9
 MAX_RELATIVE_PATH_BYTES = 4000
 """If a relative path is shorter than this, its absolute path in a temporary folder is within Linux's PATH_MAX."""
 

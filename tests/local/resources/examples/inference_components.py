@@ -9,7 +9,7 @@ from tests.local.clients import LocalServer
 from tests.local.resources.examples import Example
 
 
-def make_request(server: LocalServer, name: str) -> dict[str, Any]:
+def make_inference_component_request(server: LocalServer, name: str) -> dict[str, Any]:
     """Create an endpoint whose variant has no model; return the request for a component on this endpoint."""
     endpoint, role = f"{name}-components", get_role_arn()
     variant = {"VariantName": "main", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
@@ -26,4 +26,4 @@ def make_request(server: LocalServer, name: str) -> dict[str, Any]:
     }
 
 
-EXAMPLES = (Example(INFERENCE_COMPONENT, make_request, required_kinds=(MODEL,)),)
+EXAMPLES = (Example(INFERENCE_COMPONENT, make_inference_component_request, required_kinds=(MODEL,)),)
