@@ -159,9 +159,9 @@ def compare_openings(browser: Browser, home: Home, peer: MlflowServer, rounds: i
         results = run_interleaved(candidates, rounds)
     baseline = compute_medians(results["MLflow, no runs"])
     rows = [format_opening(name, compute_medians(openings), baseline) for name, openings in results.items()]
-    compressed = sum(len(asset.compressed_content) for asset in Assets().list_all())
+    compressed_bytes = sum(len(asset.compressed_content) for asset in Assets().list_all())
     print_table("Opening of a page", ["page", "first paint s", "contents s", "KB", "ratio"], rows, markdown=markdown)
-    print(f"\nall files of the console, compressed: {compressed / 1000:.0f} KB")
+    print(f"\nall files of the console, compressed: {compressed_bytes / 1000:.0f} KB")
 
 
 def compute_medians(openings: Sequence[Opening]) -> Opening:

@@ -89,14 +89,14 @@ class Alarms:
             ServiceError: an expression is not valid.
         """
         queries = list_queries(alarm)
-        count = alarm["EvaluationPeriods"] + EXTRA_PERIODS
+        period_count = alarm["EvaluationPeriods"] + EXTRA_PERIODS
         (result_id,) = list_result_ids(queries)
-        return self._reader.compute_values(queries, partial(self._make_span, now, count))[result_id]
+        return self._reader.compute_values(queries, partial(self._make_span, now, period_count))[result_id]
 
-    def _make_span(self, now: float, count: int, period: int) -> Span:
-        length = self.shorten(period)
-        end = align(now, length)
-        return Span(end - count * length, end, length)
+    def _make_span(self, now: float, period_count: int, period: int) -> Span:
+        short_period = self.shorten(period)
+        end = align(now, short_period)
+        return Span(end - period_count * short_period, end, short_period)
 
 
 def make_state_members(alarm: Mapping[str, Any], state: str, reason: str, now: float) -> Mapping[str, Any]:

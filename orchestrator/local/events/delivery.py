@@ -66,9 +66,11 @@ class Delivery:
 
     def _limit_and_find_first(self) -> StoredEvent | None:
         """Remove the oldest events if there are too many, and return the oldest remaining event."""
-        if removed := self._outbox.keep_latest(self._target.key, MAX_UNDELIVERED_EVENTS):
+        if removed_count := self._outbox.keep_latest(self._target.key, MAX_UNDELIVERED_EVENTS):
             logger.error(
-                "%s has too many undelivered events: the %d oldest ones are lost", self._target.description, removed
+                "%s has too many undelivered events: the %d oldest ones are lost",
+                self._target.description,
+                removed_count,
             )
         return self._outbox.find_first(self._target.key)
 
@@ -95,8 +97,8 @@ class Deliveries:
     """The deliveries to all targets."""
 
     def __init__(self, outbox: Outbox, queues: Queues, targets: Sequence[EventTarget]) -> None:
-        if removed := outbox.remove_unlisted_targets([target.key for target in targets]):
-            logger.warning("%d undelivered events are removed: their targets are no longer configured", removed)
+        if removed_count := outbox.remove_unlisted_targets([target.key for target in targets]):
+            logger.warning("%d undelivered events are removed: their targets are no longer configured", removed_count)
         self._deliveries = [Delivery(outbox, queues, target) for target in targets]
 
     def notify(self) -> None:

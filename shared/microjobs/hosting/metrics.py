@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-ROWS = 1024
+ROW_COUNT = 1024
 """One row for the main process and one per worker, restarted workers included. Unused rows use no memory."""
 
 ROUTES = ("/ping", "/invocations", "other")
@@ -58,12 +58,12 @@ class Metrics:
 
     def __init__(self, labels: Mapping[str, str]) -> None:
         self._model_labels = labels
-        self._memory = mmap.mmap(-1, ROWS * _WIDTH * 8)
+        self._memory = mmap.mmap(-1, ROW_COUNT * _WIDTH * 8)
         self._cells = memoryview(self._memory).cast("d")
         """All rows, one after the other. Row 0 belongs to the main process."""
         self._row_offset = 0
         """Index in `_cells` of the first counter of this process's row."""
-        self._rows_claimed = multiprocessing.Value("i", 0)
+        self._claimed_row_count = multiprocessing.Value("i", 0)
         self._lock = threading.Lock()
 
     def claim_worker_row(self) -> None:
@@ -71,13 +71,13 @@ class Metrics:
 
         When all rows are in use, further workers share rows, starting with row 1.
         """
-        with self._rows_claimed.get_lock():
-            self._rows_claimed.value += 1
-            self._row_offset = (1 + (self._rows_claimed.value - 1) % (ROWS - 1)) * _WIDTH
+        with self._claimed_row_count.get_lock():
+            self._claimed_row_count.value += 1
+            self._row_offset = (1 + (self._claimed_row_count.value - 1) % (ROW_COUNT - 1)) * _WIDTH
 
     def _sum_rows(self) -> NDArray[np.float64]:
         """Return the sums over all rows, shape (_WIDTH,)."""
-        totals: NDArray[np.float64] = np.frombuffer(self._memory, np.float64).reshape(ROWS, _WIDTH).sum(axis=0)
+        totals: NDArray[np.float64] = np.frombuffer(self._memory, np.float64).reshape(ROW_COUNT, _WIDTH).sum(axis=0)
         return totals
 
     def mark_loaded(self) -> None:
@@ -103,11 +103,11 @@ class Metrics:
         with self._lock:
             self._cells[cell] += 1.0
 
-    def record_invocation(self, status: int, seconds: float, predictions: int) -> None:
+    def record_invocation(self, status: int, seconds: float, prediction_count: int) -> None:
         cells, row_offset = self._cells, self._row_offset
         with self._lock:
             cells[row_offset + (_INVOCATIONS_INDEX.get(status) or _find_cell_index("/invocations", status))] += 1.0
-            cells[row_offset + _PREDICTIONS] += predictions
+            cells[row_offset + _PREDICTIONS] += prediction_count
             cells[row_offset + _SECONDS] += seconds
             cells[row_offset + _BUCKETS + bisect_left(LATENCY_BUCKETS_SECONDS, seconds)] += 1.0
 

@@ -189,5 +189,5 @@ class Service:
 
     def reject(self, error: HttpError, start_time: float) -> HttpResponse:
         """Return the response to an invocation that never reaches the model."""
-        self.metrics.record_invocation(error.status, time.perf_counter() - start_time, predictions=0)
+        self.metrics.record_invocation(error.status, time.perf_counter() - start_time, prediction_count=0)
         return error.response()

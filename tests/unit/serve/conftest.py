@@ -22,10 +22,10 @@ from tests.conftest import CONTAINERS, REPOSITORY
 from tests.forks import Fork
 from tests.ports import find_free_port
 
-FOLDER = CONTAINERS / "serve"
+JOB_FOLDER = CONTAINERS / "serve"
 
-FEATURES = 3
-SCALER = Scaler(count=[10] * FEATURES, mean=[1.0, 2.0, 3.0], scale=[2.0, 2.0, 4.0])
+FEATURE_COUNT = 3
+SCALER = Scaler(count=[10] * FEATURE_COUNT, mean=[1.0, 2.0, 3.0], scale=[2.0, 2.0, 4.0])
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def run_server(root: Path, **environment: str) -> Iterator[Server]:
     variables = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(REPOSITORY / "shared"),
-        "MICROJOBS_JOB": str(FOLDER),
+        "MICROJOBS_JOB": str(JOB_FOLDER),
         "SAGEMAKER_BASE_DIR": str(root),
         "SAGEMAKER_BIND_TO_PORT": str(port),
         "SAGEMAKER_MODEL_SERVER_WORKERS": "1",
@@ -133,7 +133,7 @@ def run_server(root: Path, **environment: str) -> Iterator[Server]:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """The root of the contract's folders, with a model that sums its three features."""
-    write_linear_bundle(tmp_path / "model", [1.0] * FEATURES, 0.0, SCALER)
+    write_linear_bundle(tmp_path / "model", [1.0] * FEATURE_COUNT, 0.0, SCALER)
     return tmp_path
 
 
@@ -141,7 +141,7 @@ def root(tmp_path: Path) -> Path:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server with two workers for all tests of a module. It must log no warnings and no errors."""
     root = tmp_path_factory.mktemp("serve")
-    write_linear_bundle(root / "model", [1.0] * FEATURES, 0.0, SCALER)
+    write_linear_bundle(root / "model", [1.0] * FEATURE_COUNT, 0.0, SCALER)
     with run_server(root, SAGEMAKER_MODEL_SERVER_WORKERS="2") as running_server:
         running_server.wait_until_ready()
         yield running_server

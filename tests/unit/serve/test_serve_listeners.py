@@ -17,7 +17,7 @@ import pytest
 from microjobs.hosting import asyncio_listener, rsgi_listener
 from microjobs.hosting.listener import LISTENER_NAMES, LISTENER_VARIABLE, RequestHead, ServerExchange
 from tests.bundles import write_linear_bundle
-from tests.unit.serve.conftest import FEATURES, SCALER, Reply, Server, run_server
+from tests.unit.serve.conftest import FEATURE_COUNT, SCALER, Reply, Server, run_server
 from tests.unit.serve.exchanges import FakeHead
 from tests.unit.serve.test_serve_handlers import SLOW_PROGRAM, invoke_in_parallel, run_server_with_program
 from tests.unit.serve.test_serve_robustness import make_head, open_connections, read_status
@@ -35,7 +35,7 @@ def listener(request: pytest.FixtureRequest) -> str:
 def server(listener: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that must log no warnings and lose no worker."""
     root = tmp_path_factory.mktemp(listener)
-    write_linear_bundle(root / "model", [1.0] * FEATURES, 0.0, SCALER)
+    write_linear_bundle(root / "model", [1.0] * FEATURE_COUNT, 0.0, SCALER)
     with run_server(root, **{LISTENER_VARIABLE: listener}) as running_server:
         running_server.wait_until_ready()
         worker_pids = running_server.list_worker_pids()

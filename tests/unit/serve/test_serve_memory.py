@@ -14,7 +14,7 @@ from tests.unit.serve.conftest import Server, run_server
 pytestmark = pytest.mark.slow
 
 MODEL_MB = 256
-FEATURES = 1024
+FEATURE_COUNT = 1024
 WORKERS = 4
 OVERHEAD_MB = 550
 """Memory of the interpreters and the libraries, including the libraries of `tests/fork_server_preload.py`, which each
@@ -30,7 +30,7 @@ def measure_used_megabytes(server: Server) -> int:
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle")
-    write_large_bundle(folder, MODEL_MB, FEATURES)
+    write_large_bundle(folder, MODEL_MB, FEATURE_COUNT)
     return folder
 
 
@@ -42,7 +42,7 @@ def test_workers_share_the_memory_of_a_bundle(tmp_path: Path, bundle: Path, prog
         (tmp_path / "model" / "code" / "inference.py").write_text(program)
     with run_server(tmp_path, SAGEMAKER_MODEL_SERVER_WORKERS=str(WORKERS)) as server:
         server.wait_until_ready()
-        row = ",".join(["1"] * FEATURES)
+        row = ",".join(["1"] * FEATURE_COUNT)
         assert {server.invoke(row, "text/csv").status for _ in range(4 * WORKERS)} == {200}
         assert len(server.list_worker_pids()) == WORKERS
         assert MODEL_MB < measure_used_megabytes(server) < MODEL_MB + OVERHEAD_MB

@@ -2,7 +2,7 @@
 
 import pytest
 
-from microjobs.hosting.metrics import ROWS, Metrics
+from microjobs.hosting.metrics import ROW_COUNT, Metrics
 
 
 @pytest.fixture
@@ -62,8 +62,8 @@ def test_workers_add_to_the_same_totals(metrics: Metrics) -> None:
 
 def test_rows_of_workers_are_reused_but_not_the_row_of_the_main_process() -> None:
     metrics, offsets = Metrics({}), []
-    for _ in range(ROWS):
+    for _ in range(ROW_COUNT):
         metrics.claim_worker_row()
         offsets.append(metrics._row_offset)
     width = offsets[0]
-    assert offsets == [*range(width, width * ROWS, width), width]
+    assert offsets == [*range(width, width * ROW_COUNT, width), width]

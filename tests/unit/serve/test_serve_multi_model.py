@@ -19,7 +19,7 @@ from microjobs.contract import DEFAULT_ROOT
 from microjobs.hosting.memory import measure_process_tree_bytes
 from tests.bundles import write_large_bundle, write_linear_bundle
 from tests.polling import wait_until
-from tests.unit.serve.conftest import FEATURES, Reply, Server, run_server
+from tests.unit.serve.conftest import FEATURE_COUNT, Reply, Server, run_server
 from tests.unit.serve.test_serve_code import LOCAL_WHEELS_OPTIONS, PROGRAM_WITH_REQUIREMENT, write_files, write_wheel
 
 MULTI_MODEL = {"SAGEMAKER_MULTI_MODEL": "true"}
@@ -40,7 +40,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 def write_bundle(server: Server, name: str, factor: float = 1.0) -> None:
     """Write the bundle that SageMaker would extract for a model. It predicts `factor` times the sum of the features."""
-    write_linear_bundle(find_model_folder(server, name), [factor] * FEATURES, 0.0)
+    write_linear_bundle(find_model_folder(server, name), [factor] * FEATURE_COUNT, 0.0)
 
 
 def write_program(server: Server, name: str, program: str, **files: str) -> None:

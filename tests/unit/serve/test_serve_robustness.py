@@ -15,7 +15,7 @@ import pytest
 
 from microjobs.bundle import ARCHIVE_FILE
 from tests.bundles import write_linear_bundle
-from tests.unit.serve.conftest import FEATURES, SCALER, Server, run_server
+from tests.unit.serve.conftest import FEATURE_COUNT, SCALER, Server, run_server
 from tests.unit.serve.test_serve_lifecycle import ROW
 
 MAX_BODY_BYTES = 6 * 1024 * 1024
@@ -25,7 +25,7 @@ MAX_BODY_BYTES = 6 * 1024 * 1024
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with one worker. The tests must not end the worker, increase its memory, or make it log problems."""
     root = tmp_path_factory.mktemp("robustness")
-    write_linear_bundle(root / "model", [1.0] * FEATURES, 0.0, SCALER)
+    write_linear_bundle(root / "model", [1.0] * FEATURE_COUNT, 0.0, SCALER)
     with run_server(root) as server:
         server.wait_until_ready()
         (worker_pid,) = server.list_worker_pids()

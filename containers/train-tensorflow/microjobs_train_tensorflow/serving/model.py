@@ -46,7 +46,7 @@ class TensorFlowModel:
     ) -> None:
         self._api = RestApi(models)
         self._default_name = default_name
-        self._program = program.name if program else ""
+        self._program_name = program.name if program else ""
         self._handler: handlers.Handler | None = None
         if program is not None:
             self._handler = handlers.read_handler(import_program(program), program.name, self._api)
@@ -68,15 +68,17 @@ class TensorFlowModel:
             )
         if self._handler is not None:
             context = self._make_context(invocation, name, version)
-            return handlers.run_handler(self._handler, self._program, invocation.body, context)
+            return handlers.run_handler(self._handler, self._program_name, invocation.body, context)
         return self._predict(invocation, name, version, read_attribute(SIGNATURE_ATTRIBUTE) or SERVING_DEFAULT)
 
     def _predict(self, invocation: Invocation, name: str, version: str | None, signature: str) -> HttpResponse:
         _, model = self._api.find(name, version)
-        content = formats.to_predict_request(
+        predict_request = formats.to_predict_request(
             invocation.body, invocation.content_type, lambda: find_signature(model, signature)
         )
-        return formats.make_response(predict(model, content, signature), invocation.content_type, invocation.accept)
+        return formats.make_response(
+            predict(model, predict_request, signature), invocation.content_type, invocation.accept
+        )
 
     def _make_context(self, invocation: Invocation, name: str, version: str | None) -> handlers.Context:
         path = f"{PREFIX}{name}/versions/{version}" if version else f"{PREFIX}{name}"

@@ -76,13 +76,15 @@ def _is_serverless(deployment: Members) -> bool:
 def _check_variant(context: Context, variant: Members, *, has_shadow: bool) -> None:
     """Check that a variant has either instances or a ServerlessConfig. Also check that its model has no feature that a
     serverless variant, or an endpoint with a shadow variant, excludes."""
-    name, instances = variant["VariantName"], [member for member in INSTANCE_MEMBERS if member in variant]
+    name, instance_members = variant["VariantName"], [member for member in INSTANCE_MEMBERS if member in variant]
     model = find_resource(context, MODEL, variant["ModelName"]).request if "ModelName" in variant else {}
     if has_shadow:
         _refuse_features("endpoint with a shadow variant", _list_container_features(model))
     if serverless.SERVERLESS_CONFIG in variant:
-        if instances:
-            raise ValidationError(f"Variant {name} has both ServerlessConfig and {instances[0]}: remove one of them.")
+        if instance_members:
+            raise ValidationError(
+                f"Variant {name} has both ServerlessConfig and {instance_members[0]}: remove one of them."
+            )
         _check_serverless(variant, model)
     elif "InstanceType" not in variant:
         raise ValidationError(f"Variant {name} needs an InstanceType, or a ServerlessConfig.")

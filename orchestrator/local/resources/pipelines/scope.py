@@ -94,6 +94,7 @@ class StepScope:
         return self.read_property(step_name, path)
 
     def read_experiment(self, name: str) -> str:
+        """Return the name of the experiment, or of its trial. `name` is `ExperimentName` or `TrialName`."""
         experiment = {
             "ExperimentName": self._values.variables["PipelineName"],
             "TrialName": self._values.variables["PipelineExecutionId"],
@@ -134,13 +135,13 @@ def format_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def make_variables(arn: str, start: float) -> dict[str, str]:
+def make_variables(arn: str, start_time: float) -> dict[str, str]:
     """Return the variables of an execution with an ARN, except CurrentDateTime."""
-    pipeline_arn, _, execution = arn.partition("/execution/")
+    pipeline_arn, _, execution_id = arn.partition("/execution/")
     return {
         "PipelineName": pipeline_arn.rpartition("/")[2],
         "PipelineArn": pipeline_arn,
-        "PipelineExecutionId": execution,
+        "PipelineExecutionId": execution_id,
         "PipelineExecutionArn": arn,
-        "StartDateTime": format_time(start),
+        "StartDateTime": format_time(start_time),
     }

@@ -51,9 +51,9 @@ class MlflowRun:
         if not self._config or self._details:
             return
         name = self._config.get("MlflowExperimentName", DEFAULT_EXPERIMENT)
-        experiment = self._find_or_create_experiment(name)
-        run = self._find_run(experiment) or self._create_run(experiment)
-        self._details = {"MlflowExperimentId": experiment, "MlflowRunId": run}
+        experiment_id = self._find_or_create_experiment(name)
+        run_id = self._find_run(experiment_id) or self._create_run(experiment_id)
+        self._details = {"MlflowExperimentId": experiment_id, "MlflowRunId": run_id}
         self._job.update_description(MlflowDetails=self._details)
 
     def make_variables(self) -> dict[str, str]:
@@ -86,14 +86,22 @@ class MlflowRun:
         }
         parameters = self._job.request.get("HyperParameters", {})
         self._log("params", MAX_PARAMETERS, list_unlogged_parameters(parameters, logged_names["params"]))
-        self._log("metrics", MAX_METRICS, self._list_metrics(metrics, logged_names["metrics"]))
+        self._log("metrics", MAX_METRICS, self._list_added_points(metrics, logged_names["metrics"]))
         # A script that ends its run sets the status FINISHED. If the job fails or is stopped afterwards, correct it.
         if run["info"]["status"] == "RUNNING" or status != JobStatus.COMPLETED:
-            end = int(self._job.compute_end_time() * 1000)
-            self._call("POST", "runs/update", run_id=run["info"]["run_id"], status=RUN_STATUSES[status], end_time=end)
+            end_milliseconds = int(self._job.compute_end_time() * 1000)
+            self._call(
+                "POST",
+                "runs/update",
+                run_id=run["info"]["run_id"],
+                status=RUN_STATUSES[status],
+                end_time=end_milliseconds,
+            )
 
-    def _list_metrics(self, metrics: Mapping[str, Sequence[Point]], logged_names: set[str]) -> Iterator[dict[str, Any]]:
-        """Store the names of the metrics that the hosts have not logged, and yield the points of these metrics."""
+    def _list_added_points(
+        self, metrics: Mapping[str, Sequence[Point]], logged_names: set[str]
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the points of the metrics that the hosts have not logged. Store the names of these metrics first."""
         if self._added_metrics is None:
             self._added_metrics = [name for name in metrics if name not in logged_names]
             self._job.update_description(internal={ADDED_METRICS: self._added_metrics})
@@ -116,17 +124,18 @@ class MlflowRun:
         response = self._call("GET", "experiments/get-by-name", experiment_name=name)
         return str(response["experiment"]["experiment_id"])
 
-    def _find_run(self, experiment: str) -> str | None:
+    def _find_run(self, experiment_id: str) -> str | None:
         """Return the id of the run that an earlier server created before it was killed; None if there is none."""
         condition = f"tags.`{JOB_TAG}` = '{self._job.arn}' and attributes.start_time = {self._creation_milliseconds}"
-        response = self._call("POST", "runs/search", experiment_ids=[experiment], filter=condition, max_results=1)
+        response = self._call("POST", "runs/search", experiment_ids=[experiment_id], filter=condition, max_results=1)
         return next((run["info"]["run_id"] for run in response.get("runs", [])), None)
 
-    def _create_run(self, experiment: str) -> str:
+    def _create_run(self, experiment_id: str) -> str:
+        """Create the run, and return its id."""
         name = self._config.get("MlflowRunName", self._job.name)
         tags = [{"key": JOB_TAG, "value": self._job.arn}, {"key": "mlflow.source.name", "value": self._job.name}]
         members = {
-            "experiment_id": experiment,
+            "experiment_id": experiment_id,
             "run_name": name,
             "start_time": self._creation_milliseconds,
             "tags": tags,
