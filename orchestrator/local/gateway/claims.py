@@ -24,10 +24,10 @@ V2_PARAMETERS = frozenset({"awsaccesskeyid", "signature"})
 """Parameters of signatures of version 2, in lower case."""
 
 SCOPE_PATTERN = re.compile(r"(?P<key>[^/]+)/(?P<date>[0-9]{8})/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request")
-"""The access key, and the date, region and service for which a signature is valid."""
+"""Matches the access key, and the scope of a signature: the date, region and service for which it is valid."""
 
 _AUTHORIZATION_PATTERN = re.compile(rf"{ALGORITHM} Credential=([^, ]+), ?SignedHeaders=([^, ]+), ?Signature=([^, ]+)")
-"""The usual form of a signature in a header."""
+"""Matches the usual form of a signature in a header."""
 
 TIMESTAMP_PATTERN = re.compile("[0-9]{8}T[0-9]{6}Z")
 

@@ -27,7 +27,7 @@ TRAILER_SIGNATURE = "x-amz-trailer-signature"
 
 _MAX_LINE_BYTES = 16 << 10
 _MAX_TRAILERS = 20
-_HEX = re.compile(rb"[0-9a-fA-F]{1,16}")
+_HEX_PATTERN = re.compile(rb"[0-9a-fA-F]{1,16}")
 
 
 class SignatureChain:
@@ -124,7 +124,7 @@ def _read_line(body: _Reader) -> bytes:
 def _parse_size_line(line: bytes) -> tuple[int, str]:
     """Parse the line before a chunk. Return the chunk's size and signature."""
     size, _, extension = line.partition(b";")
-    if not _HEX.fullmatch(size):
+    if not _HEX_PATTERN.fullmatch(size):
         raise _make_malformed_error(f"{size[:20]!r} is not the size of a chunk")
     return int(size, 16), extension.decode("latin-1").strip().removeprefix("chunk-signature=")
 

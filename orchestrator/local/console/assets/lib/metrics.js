@@ -7,7 +7,7 @@ const MAX_POINTS = 2000;
 const MAX_QUERIES = 500;
 const MINUTE = 60;
 const LATE_SECONDS = 60; // maximum delay of points; points with a longer delay appear when the page is opened again
-const COUNT_METRICS = /^Invocations|Errors$/;
+const COUNT_METRIC_PATTERN = /^Invocations|Errors$/;
 
 /** Return at most MAX_QUERIES metrics that have a dimension, as CloudWatch describes them. */
 export async function listMetrics(name, value, signal) {
@@ -54,7 +54,7 @@ export class CurveReader {
 
   /** Request the points between two times. They replace all points of the curves from `start` on. */
   async requestPoints(metrics, start, end, signal) {
-    const series = metrics.map((metric) => ({ metric, stat: COUNT_METRICS.test(metric.MetricName) ? "Sum" : "Average" }));
+    const series = metrics.map((metric) => ({ metric, stat: COUNT_METRIC_PATTERN.test(metric.MetricName) ? "Sum" : "Average" }));
     for (const { metric, times, values } of await readSeries(series, this.period, start, end, signal)) {
       const oldCurve = this.curves.get(JSON.stringify(metric)) ?? { times: [], values: [] };
       const firstReplacedIndex = oldCurve.times.findIndex((time) => time >= start);
