@@ -55,7 +55,7 @@ class Job:
     """The status that a client read before the server was killed."""
 
     @property
-    def plan(self) -> str:
+    def plan_name(self) -> str:
         return f"{self.job_type.lower()}-job/{self.name}"
 
 
@@ -283,12 +283,12 @@ class Drill:
             lambda description: description[f"{job.job_type}JobStatus"] in FINAL_STATUSES,
         )
         status = description[f"{job.job_type}JobStatus"]
-        details = f"{job}, started: {job.plan in started_plans}, description: {description}"
+        details = f"{job}, started: {job.plan_name in started_plans}, description: {description}"
         if job.seen_status in FINAL_STATUSES:
             assert status == job.seen_status, details
         if status == "Failed":
             assert LOST_REASON in description["FailureReason"], details
-            assert job.plan not in started_plans, details
+            assert job.plan_name not in started_plans, details
         elif status == "Stopped":
             assert job.is_stop_requested, details
         output = self._read_complete_logs(job)

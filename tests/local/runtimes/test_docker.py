@@ -33,7 +33,7 @@ from tests.polling import wait_until
 from tests.push import tiny_image
 
 LAYOUT = Layout()
-DATA = str(LAYOUT.channel("train"))
+INPUT_PATH = str(LAYOUT.channel("train"))
 """The path of the input in a host."""
 
 
@@ -42,7 +42,7 @@ def make_plan(tmp_path: Path, script: str, name: str = "job/a", image: str = "se
     for folder in (files / "model", data):
         folder.mkdir(parents=True, exist_ok=True)
     (data / "x").write_text("original")
-    inputs = (Input(DATA, data),)
+    inputs = (Input(INPUT_PATH, data),)
     return Plan(
         name,
         (HostPlan("algo-1", make_image_name(image), files, inputs, entrypoint=("/bin/sh", "-c"), arguments=(script,)),),
@@ -223,7 +223,9 @@ def test_inputs_are_copied_where_they_cannot_be_overlaid(
 ) -> None:
     volumes: list[str] = []
     monkeypatch.setattr(Overlays, "make_volume", lambda *_: _make_broken_volume(volumes))
-    (host,) = docker_runtime.start(make_plan(tmp_path, f"cd {DATA} && cat x && echo changed > x && echo && cat x"))
+    (host,) = docker_runtime.start(
+        make_plan(tmp_path, f"cd {INPUT_PATH} && cat x && echo changed > x && echo && cat x")
+    )
     assert (host.wait().code, read_lines(host)) == (0, [b"original", b"changed"])
     assert (tmp_path / "data" / "x").read_text() == "original"
     docker_runtime.remove("job/a")
@@ -485,9 +487,9 @@ def test_port_is_reached_through_the_engine_if_no_address_is_reachable(
 
     monkeypatch.setattr("microjobs_orchestrator.local.runtimes.docker.guards._connect", refuse)
     content = bytes(range(256)) * 4096
-    server = make_plan(tmp_path, f"cd {DATA} && exec python3 -m http.server 8080")
+    server_plan = make_plan(tmp_path, f"cd {INPUT_PATH} && exec python3 -m http.server 8080")
     (tmp_path / "data" / "content").write_bytes(content)
-    (host,) = docker_runtime.start(replace(server, hosts=(replace(server.hosts[0], port=8080),)))
+    (host,) = docker_runtime.start(replace(server_plan, hosts=(replace(server_plan.hosts[0], port=8080),)))
     wait_until(lambda: _get(host, "/x"), lambda answer: answer is not None)
     answers = [_get(host, "/content") for _ in range(3)]
     assert [answer and answer.endswith(b"\r\n\r\n" + content) for answer in answers] == [True] * 3

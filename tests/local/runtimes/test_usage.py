@@ -13,12 +13,12 @@ from microjobs_orchestrator.local.runtimes.process.usage import measure
 from tests.local.clients import LocalServer
 from tests.polling import wait_until
 
-CHILD = "data = bytearray(200 << 20)\nfor _ in range(20_000_000): pass\nprint('done', flush=True)\ninput()"
-PARENT = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {CHILD!r}])"
+CHILD_PROGRAM = "data = bytearray(200 << 20)\nfor _ in range(20_000_000): pass\nprint('done', flush=True)\ninput()"
+PARENT_PROGRAM = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {CHILD_PROGRAM!r}])"
 
 
 def test_descendants_of_a_process_are_measured() -> None:
-    command = [sys.executable, "-c", PARENT]
+    command = [sys.executable, "-c", PARENT_PROGRAM]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()

@@ -38,7 +38,7 @@ def list_keys_and_prefixes(s3: "S3Client", operation: str, size: int, **argument
     return keys, prefixes
 
 
-@pytest.mark.parametrize("name", ["list_objects", "list_objects_v2"])
+@pytest.mark.parametrize("operation", ["list_objects", "list_objects_v2"])
 @pytest.mark.parametrize("size", [1, 2, 3, 1000])
 @pytest.mark.parametrize(
     ("arguments", "expected"),
@@ -57,12 +57,12 @@ def list_keys_and_prefixes(s3: "S3Client", operation: str, size: int, **argument
 @pytest.mark.usefixtures("stored_keys")
 def test_pages_contain_each_key_and_prefix_once(
     s3: "S3Client",
-    name: str,
+    operation: str,
     size: int,
     arguments: dict[str, str],
     expected: tuple[list[str], list[str]],
 ) -> None:
-    assert list_keys_and_prefixes(s3, name, size, **arguments) == expected
+    assert list_keys_and_prefixes(s3, operation, size, **arguments) == expected
 
 
 @pytest.mark.usefixtures("stored_keys")

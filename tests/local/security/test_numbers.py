@@ -17,8 +17,8 @@ from tests.local.clients import LocalServer
 from tests.local.security.wire import Response, Sender
 
 BUCKET = "sagemaker-us-east-1-000000000000"
-JSON = "application/x-amz-json-1.1"
-MODEL = "arn:aws:sagemaker:us-east-1:000000000000:model/m"
+JSON_TYPE = "application/x-amz-json-1.1"
+MODEL_ARN = "arn:aws:sagemaker:us-east-1:000000000000:model/m"
 LONG_NUMBER = "9" * 5000
 """A number with more digits than Python converts to an integer."""
 
@@ -120,7 +120,7 @@ def make_member_sender(service: str, target: str, name: str, **other_members: An
         for text in (number or "null", json.dumps(number)):
             members_text = "".join(f"{json.dumps(key)}: {json.dumps(value)}, " for key, value in other_members.items())
             body = f"{{{members_text}{json.dumps(name)}: {text}}}".encode()
-            headers = {"X-Amz-Target": target, "Content-Type": JSON}
+            headers = {"X-Amz-Target": target, "Content-Type": JSON_TYPE}
             answers.append(sender.send_signed(service, "POST", "/", headers, body))
         return max(answers, key=lambda answer: answer.status)
 
@@ -192,7 +192,7 @@ NUMBER_SENDERS: Mapping[str, Callable[[Sender, str], Response]] = {
         "SageMaker.ListTags",
         "NextToken",
         '[{}, "a"]',
-        ResourceArn=MODEL,
+        ResourceArn=MODEL_ARN,
     ),
     "limit of log groups": make_member_sender("logs", "Logs_20140328.DescribeLogGroups", "limit"),
     "startTime": make_member_sender(
@@ -288,7 +288,7 @@ def test_huge_index_of_a_filter_is_refused(sender: Sender, index: str, member: s
         "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 1},
         "DataProcessing": {member: f"$[{index}]"},
     }
-    headers = {"X-Amz-Target": "SageMaker.CreateTransformJob", "Content-Type": JSON}
+    headers = {"X-Amz-Target": "SageMaker.CreateTransformJob", "Content-Type": JSON_TYPE}
     assert sender.send_signed("sagemaker", "POST", "/", headers, json.dumps(job).encode()).status == 400
 
 
