@@ -94,7 +94,6 @@ class StepScope:
         return self.read_property(step_name, path)
 
     def read_experiment(self, name: str) -> str:
-        """Return the name of the experiment, or of its trial. `name` is `ExperimentName` or `TrialName`."""
         experiment = {
             "ExperimentName": self._values.variables["PipelineName"],
             "TrialName": self._values.variables["PipelineExecutionId"],

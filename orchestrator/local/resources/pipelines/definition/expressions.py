@@ -67,7 +67,8 @@ class Scope(Protocol):
 
     def read_iteration_output(self, step_name: str, path: Path) -> Any: ...
 
-    def read_experiment(self, name: str) -> str: ...
+    def read_experiment(self, name: str) -> str:
+        """Return a name in the PipelineExperimentConfig. `name` is `ExperimentName` or `TrialName`."""
 
 
 # --- paths ---
