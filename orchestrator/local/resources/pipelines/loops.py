@@ -15,7 +15,7 @@ from microjobs_orchestrator.local.resources.pipelines.definition.expressions imp
     find_references,
     resolve,
 )
-from microjobs_orchestrator.local.resources.pipelines.definition.messages import name_type, quote
+from microjobs_orchestrator.local.resources.pipelines.definition.messages import get_type_name, quote
 from microjobs_orchestrator.local.resources.pipelines.definition.values import Step
 from microjobs_orchestrator.local.resources.pipelines.nodes import Node, list_iteration_nodes
 from microjobs_orchestrator.local.resources.pipelines.scope import ExecutionValues, StepScope
@@ -44,7 +44,7 @@ class ForEachRunner(Runner):
             except (ValueError, RecursionError) as error:
                 raise ExpressionError(f"IterableItems {quote(items)} is not JSON: {error}") from error
         if not isinstance(items, list):
-            raise ExpressionError(f"IterableItems must be a list, not {name_type(items)}: {quote(items)}")
+            raise ExpressionError(f"IterableItems must be a list, not {get_type_name(items)}: {quote(items)}")
         if len(items) > MAX_ITEMS:
             raise ExpressionError(f"IterableItems has {len(items)} items, more than {MAX_ITEMS}")
         return {"Items": items}

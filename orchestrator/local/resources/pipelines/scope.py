@@ -15,7 +15,7 @@ from microjobs_orchestrator.local.resources.pipelines.definition.expressions imp
     resolve,
     select,
 )
-from microjobs_orchestrator.local.resources.pipelines.definition.messages import describe_names, quote
+from microjobs_orchestrator.local.resources.pipelines.definition.messages import make_name_hint, quote
 from microjobs_orchestrator.local.resources.pipelines.definition.values import Definition, Scalar
 from microjobs_orchestrator.local.resources.pipelines.step_run import Iteration
 from microjobs_orchestrator.local.s3.keys import parse_uri
@@ -59,7 +59,7 @@ class StepScope:
             return self._choose_name()
         variables = {**self._values.variables, "CurrentDateTime": format_time(datetime.now(UTC).timestamp())}
         if name not in variables:
-            raise ExpressionError(f"Execution.{name} does not exist ({describe_names(name, variables)})")
+            raise ExpressionError(f"Execution.{name} does not exist ({make_name_hint(name, variables)})")
         return variables[name]
 
     def read_property(self, step_name: str, path: Path) -> Any:

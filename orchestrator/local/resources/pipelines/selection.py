@@ -10,7 +10,7 @@ from typing import Any
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.resources.pipelines.definition.graph import make_graph
-from microjobs_orchestrator.local.resources.pipelines.definition.messages import describe_names
+from microjobs_orchestrator.local.resources.pipelines.definition.messages import make_name_hint
 from microjobs_orchestrator.local.resources.pipelines.definition.values import Definition
 from microjobs_orchestrator.local.resources.pipelines.step_run import STEP_KIND, StepChange, StepStatus
 from microjobs_orchestrator.local.state import Record, State
@@ -65,7 +65,7 @@ def read_selection(definition: Definition, request: Mapping[str, Any]) -> Select
     for name in selected_names:
         if name not in graph:
             raise ValidationError(
-                f"SelectedSteps names step {name}, which does not exist ({describe_names(name, graph)})"
+                f"SelectedSteps names step {name}, which does not exist ({make_name_hint(name, graph)})"
             )
     needed_steps: set[str] = set()
     pending = list(selected_names)

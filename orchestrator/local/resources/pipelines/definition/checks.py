@@ -19,7 +19,7 @@ from microjobs_orchestrator.local.resources.pipelines.definition.expressions imp
     locate_expressions,
 )
 from microjobs_orchestrator.local.resources.pipelines.definition.graph import make_graph
-from microjobs_orchestrator.local.resources.pipelines.definition.messages import describe_names, make_error, quote
+from microjobs_orchestrator.local.resources.pipelines.definition.messages import make_error, make_name_hint, quote
 from microjobs_orchestrator.local.resources.pipelines.definition.parse import parse_definition
 from microjobs_orchestrator.local.resources.pipelines.definition.properties import (
     PARAMETER_TYPES,
@@ -150,7 +150,7 @@ class _Checker:
         """
         dependency = self.placed_steps.get(name)
         if dependency is None:
-            raise make_error(where, f"step {quote(name)} does not exist ({describe_names(name, self.placed_steps)})")
+            raise make_error(where, f"step {quote(name)} does not exist ({make_name_hint(name, self.placed_steps)})")
         loop = dependency.loop
         if loop is not None and loop is not placed_step.loop:
             raise make_error(where, f"step {quote(name)} is in the body of {loop.name}: refer to {loop.name} instead")
@@ -202,7 +202,7 @@ class _Checker:
             # If the name of an output is an expression, its value is not known yet, and may be `name`.
             if name not in output_names and len(output_names) == len(names):
                 place = f"{where}, member PropertyFiles[{index}].OutputName"
-                problem = f"output {quote(name)} does not exist ({describe_names(name, output_names)})"
+                problem = f"output {quote(name)} does not exist ({make_name_hint(name, output_names)})"
                 raise make_error(place, problem)
 
     # --- arguments ---
@@ -266,7 +266,7 @@ def _locate_expressions(value: Any, where: str) -> Iterator[tuple[str, Any]]:
 
 def _check_known(noun: str, name: str, known_names: Any) -> None:
     if name not in known_names:
-        raise ExpressionError(f"{noun} {quote(name)} does not exist ({describe_names(name, known_names)})")
+        raise ExpressionError(f"{noun} {quote(name)} does not exist ({make_name_hint(name, known_names)})")
 
 
 def _check_order(definition: Definition) -> None:

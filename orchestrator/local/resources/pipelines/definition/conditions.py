@@ -10,7 +10,7 @@ from microjobs_orchestrator.local.resources.pipelines.definition.expressions imp
     is_expression,
     resolve,
 )
-from microjobs_orchestrator.local.resources.pipelines.definition.messages import describe_names, name_type, quote
+from microjobs_orchestrator.local.resources.pipelines.definition.messages import get_type_name, make_name_hint, quote
 
 OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "GreaterThan": operator.gt,
@@ -36,7 +36,7 @@ def check_condition(condition: Any) -> None:
         ExpressionError: a member is unknown, missing or invalid.
     """
     if not isinstance(condition, dict):
-        raise ExpressionError(f"a condition must be an object, not {name_type(condition)}")
+        raise ExpressionError(f"a condition must be an object, not {get_type_name(condition)}")
     _check_members(condition)
     if condition["Type"] == "Not":
         check_condition(condition["Condition"])
@@ -52,18 +52,18 @@ def _check_values(condition: Mapping[str, Any]) -> None:
     values = [condition[member] for member in (*_COMPARISON_MEMBERS, "QueryValue") if member in condition]
     for value in (*values, *condition.get("Values", ())):
         if not isinstance(value, str | int | float) and not is_expression(value):
-            raise ExpressionError(f"a condition compares single values, not {name_type(value)}: {quote(value)}")
+            raise ExpressionError(f"a condition compares single values, not {get_type_name(value)}: {quote(value)}")
 
 
 def _check_members(condition: Mapping[str, Any]) -> None:
     condition_type = condition.get("Type")
     if not isinstance(condition_type, str) or condition_type not in CONDITION_MEMBERS:
-        hint = describe_names(str(condition_type), CONDITION_MEMBERS)
+        hint = make_name_hint(str(condition_type), CONDITION_MEMBERS)
         raise ExpressionError(f"condition type {quote(condition_type)} does not exist ({hint})")
     expected_members = {"Type", *CONDITION_MEMBERS[condition_type]}
     for name in condition:
         if name not in expected_members:
-            hint = describe_names(name, sorted(expected_members))
+            hint = make_name_hint(name, sorted(expected_members))
             raise ExpressionError(f"condition {condition_type} has no member {quote(name)} ({hint})")
     for name in CONDITION_MEMBERS[condition_type]:
         if name not in condition:

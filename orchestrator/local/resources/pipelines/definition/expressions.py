@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from microjobs_orchestrator.local.resources.pipelines.definition.messages import describe_names, name_type, quote
+from microjobs_orchestrator.local.resources.pipelines.definition.messages import get_type_name, make_name_hint, quote
 from microjobs_orchestrator.local.resources.pipelines.definition.values import Scalar
 
 Path = tuple[str | int, ...]
@@ -127,10 +127,10 @@ def _select_part(value: Any, part: str | int, path: Path) -> Any:
         items = {_find_name(item): item for item in value if isinstance(item, dict)}
         if part in items:
             return items[part]
-        raise ExpressionError(f"{format_path(path)} does not exist ({describe_names(part, filter(None, items))})")
+        raise ExpressionError(f"{format_path(path)} does not exist ({make_name_hint(part, filter(None, items))})")
     if isinstance(value, dict):
-        raise ExpressionError(f"{format_path(path)} does not exist ({describe_names(str(part), value)})")
-    raise ExpressionError(f"{format_path(path)} does not exist: the value before it is {name_type(value)}")
+        raise ExpressionError(f"{format_path(path)} does not exist ({make_name_hint(str(part), value)})")
+    raise ExpressionError(f"{format_path(path)} does not exist: the value before it is {get_type_name(value)}")
 
 
 def _find_name(item: Mapping[str, Any]) -> str:
@@ -144,7 +144,7 @@ def _find_name(item: Mapping[str, Any]) -> str:
 def parse_reference(text: Any) -> Reference:
     """Parse the text of a Get expression. Raise ExpressionError if it is not valid."""
     if not isinstance(text, str):
-        raise ExpressionError(f"Get must have a String, not {name_type(text)}")
+        raise ExpressionError(f"Get must have a String, not {get_type_name(text)}")
     source, dot, remaining_text = text.partition(".")
     if source not in tuple(ReferenceSource) or not dot:
         raise ExpressionError(f"{quote(text)} must begin with one of {', '.join(f'{s}.' for s in ReferenceSource)}")
@@ -218,7 +218,7 @@ def is_expression(value: Any) -> bool:
         return False
     if function in _REFERENCE_FINDERS:
         raise ExpressionError(f"{function} must be the only member of its object")
-    raise ExpressionError(f"function {quote(function)} does not exist ({describe_names(function, _REFERENCE_FINDERS)})")
+    raise ExpressionError(f"function {quote(function)} does not exist ({make_name_hint(function, _REFERENCE_FINDERS)})")
 
 
 def _find_get(argument: Any) -> Iterator[Reference]:
@@ -249,7 +249,7 @@ def _read_json_get(argument: Any) -> tuple[Any, Path]:
     which may be an expression."""
     _check_members("Std:JsonGet", argument, {"PropertyFile", "S3Uri", "Path"}, {"Path"})
     if not isinstance(argument["Path"], str):
-        raise ExpressionError(f"Std:JsonGet needs a String as Path, not {name_type(argument['Path'])}")
+        raise ExpressionError(f"Std:JsonGet needs a String as Path, not {get_type_name(argument['Path'])}")
     path = parse_path(argument["Path"])
     if ("PropertyFile" in argument) == ("S3Uri" in argument):
         raise ExpressionError("Std:JsonGet needs either PropertyFile or S3Uri")
@@ -264,11 +264,11 @@ def _read_json_get(argument: Any) -> tuple[Any, Path]:
 
 def _check_members(function: str, argument: Any, known_members: set[str], required_members: set[str]) -> None:
     if not isinstance(argument, dict):
-        raise ExpressionError(f"{function} must have an object, not {name_type(argument)}")
+        raise ExpressionError(f"{function} must have an object, not {get_type_name(argument)}")
     for name in argument:
         if name not in known_members:
             raise ExpressionError(
-                f"{function} has no member {quote(name)} ({describe_names(name, sorted(known_members))})"
+                f"{function} has no member {quote(name)} ({make_name_hint(name, sorted(known_members))})"
             )
     for name in sorted(required_members - argument.keys()):
         raise ExpressionError(f"{function} lacks the member {name}")
@@ -327,7 +327,7 @@ def _resolve_json_get(argument: Any, scope: Scope) -> Any:
         return select(scope.read_property_file(source.name, str(source.path[1])), path)
     uri = resolve(source, scope)
     if not isinstance(uri, str):
-        raise ExpressionError(f"S3Uri of Std:JsonGet must be a String, not {name_type(uri)}")
+        raise ExpressionError(f"S3Uri of Std:JsonGet must be a String, not {get_type_name(uri)}")
     return select(scope.read_json_object(uri), path)
 
 
@@ -344,4 +344,4 @@ def to_text(value: Any) -> str:
         return value
     if isinstance(value, bool | int | float):
         return json.dumps(value)
-    raise ExpressionError(f"Std:Join cannot join {name_type(value)}: {quote(value)}")
+    raise ExpressionError(f"Std:Join cannot join {get_type_name(value)}: {quote(value)}")

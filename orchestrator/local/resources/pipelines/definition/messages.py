@@ -24,8 +24,8 @@ def make_text_error(problem: str) -> ValidationError:
     return ValidationError(f"Invalid pipeline definition: {problem}")
 
 
-def describe_names(name: str, known_names: Iterable[str]) -> str:
-    """Return a hint with the most similar known name. If no name is similar, the hint lists the known names."""
+def make_name_hint(name: str, known_names: Iterable[str]) -> str:
+    """Return a hint for an unknown name: the most similar known name, or a list of known names if none is similar."""
     names = list(known_names)
     similar_names = get_close_matches(name[:MAX_QUOTED_CHARACTERS], names[:MAX_COMPARED_NAMES], n=1)
     if similar_names:
@@ -40,7 +40,7 @@ def quote(value: Any) -> str:
     return text if len(text) <= MAX_QUOTED_CHARACTERS else f"{text[:MAX_QUOTED_CHARACTERS]}..."
 
 
-def name_type(value: Any) -> str:
+def get_type_name(value: Any) -> str:
     """Return the name of a JSON value's type."""
     names: tuple[tuple[type | tuple[type, ...], str], ...] = (
         (bool, "a Boolean"),

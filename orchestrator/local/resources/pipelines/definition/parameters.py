@@ -8,9 +8,9 @@ from typing import Any, TypeGuard
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.resources.pipelines.definition.messages import (
-    describe_names,
+    get_type_name,
     make_error,
-    name_type,
+    make_name_hint,
     quote,
 )
 from microjobs_orchestrator.local.resources.pipelines.definition.structures import Structure
@@ -49,7 +49,9 @@ def parse_parameter(value: Any, place: str) -> Parameter:
 
 def _check_type(value: Any, parameter_type: ParameterType, place: str) -> None:
     if not _has_type(value, parameter_type):
-        raise make_error(place, f"expected a value of type {parameter_type}, found {name_type(value)}: {quote(value)}")
+        raise make_error(
+            place, f"expected a value of type {parameter_type}, found {get_type_name(value)}: {quote(value)}"
+        )
 
 
 def _has_type(value: Any, parameter_type: ParameterType) -> TypeGuard[Scalar]:
@@ -59,7 +61,7 @@ def _has_type(value: Any, parameter_type: ParameterType) -> TypeGuard[Scalar]:
 
 
 def _describe_choices(value: Scalar, choices: tuple[Scalar, ...]) -> str:
-    hint = describe_names(str(value), map(str, choices))
+    hint = make_name_hint(str(value), map(str, choices))
     return f"{quote(value)} is not one of EnumValues ({hint})"
 
 
@@ -76,7 +78,7 @@ def bind_parameters(definition: Definition, values: Mapping[str, str]) -> dict[s
     for name in values:
         if name not in parameters:
             raise ValidationError(
-                f"Parameter {quote(name)} is not defined in the pipeline ({describe_names(name, parameters)})"
+                f"Parameter {quote(name)} is not defined in the pipeline ({make_name_hint(name, parameters)})"
             )
     return {name: _bind(parameter, values.get(name)) for name, parameter in parameters.items()}
 

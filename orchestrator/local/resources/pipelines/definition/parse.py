@@ -10,9 +10,9 @@ from typing import Any
 from microjobs_orchestrator.local.resources.pipelines.definition.conditions import check_condition
 from microjobs_orchestrator.local.resources.pipelines.definition.expressions import ExpressionError
 from microjobs_orchestrator.local.resources.pipelines.definition.messages import (
+    get_type_name,
     make_error,
     make_text_error,
-    name_type,
     quote,
 )
 from microjobs_orchestrator.local.resources.pipelines.definition.parameters import parse_parameter
@@ -132,7 +132,7 @@ def _list_containers(value: Any) -> list[Any]:
 def parse_step(value: Any, place: str) -> Step:
     """Parse a step, and the steps that it contains."""
     if not isinstance(value, dict):
-        raise make_error(place, f"expected an object, found {name_type(value)}")
+        raise make_error(place, f"expected an object, found {get_type_name(value)}")
     if isinstance(value.get("Name"), str):
         place = f"step {quote(value['Name'])}"
     # The type is read first, because it determines the known members.
@@ -181,7 +181,7 @@ def _read_receiver(step: Structure, member: str) -> Any:
     """Return FunctionArn or SqsQueueUrl, which may be an expression."""
     value = step.members[member]
     if not isinstance(value, str | dict):
-        raise make_error(step.locate_member(member), f"expected a String, found {name_type(value)}")
+        raise make_error(step.locate_member(member), f"expected a String, found {get_type_name(value)}")
     return value
 
 
@@ -271,7 +271,7 @@ def _split_loop(arguments: Structure) -> tuple[Mapping[str, Any], dict[str, tupl
 def _check_items(arguments: Structure) -> None:
     items = arguments.members["IterableItems"]
     if not isinstance(items, dict | list):
-        problem = f"expected an expression or an array, found {name_type(items)}"
+        problem = f"expected an expression or an array, found {get_type_name(items)}"
         raise make_error(arguments.locate_member("IterableItems"), problem)
     if isinstance(items, list) and not 1 <= len(items) <= MAX_ITEMS:
         problem = f"expected 1 to {MAX_ITEMS} items, found {len(items)}"

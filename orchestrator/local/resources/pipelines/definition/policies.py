@@ -8,7 +8,7 @@ import re
 from datetime import timedelta
 from typing import Any
 
-from microjobs_orchestrator.local.resources.pipelines.definition.messages import describe_names, make_error, quote
+from microjobs_orchestrator.local.resources.pipelines.definition.messages import make_error, make_name_hint, quote
 from microjobs_orchestrator.local.resources.pipelines.definition.structures import Structure
 from microjobs_orchestrator.local.resources.pipelines.definition.values import CacheConfig, RetryPolicy
 
@@ -82,6 +82,6 @@ def _read_exception_types(policy: Structure) -> tuple[str, ...]:
     names = policy.read_list("ExceptionType")
     for name in names:
         if name not in EXCEPTION_TYPES:
-            hint = describe_names(str(name), EXCEPTION_TYPES)
+            hint = make_name_hint(str(name), EXCEPTION_TYPES)
             raise make_error(policy.locate_member("ExceptionType"), f"{quote(name)} does not exist ({hint})")
     return tuple(names)

@@ -11,7 +11,7 @@ from microjobs_orchestrator.local.resources.pipelines.definition.expressions imp
     format_path,
     parse_reference,
 )
-from microjobs_orchestrator.local.resources.pipelines.definition.messages import describe_names
+from microjobs_orchestrator.local.resources.pipelines.definition.messages import make_name_hint
 from microjobs_orchestrator.local.resources.pipelines.definition.step_types import STEP_TYPE_FACTS
 from microjobs_orchestrator.local.resources.pipelines.definition.values import ParameterType, Step, StepType
 
@@ -64,14 +64,14 @@ def _find_item_shape(shape: Any) -> Any:
 
 def _raise_missing(step: Step, path: Path, known_names: Sequence[str] | Mapping[str, Any]) -> NoReturn:
     name = format_path(path).lstrip(".")
-    hint = f" ({describe_names(str(path[-1]), known_names)})" if known_names else ""
+    hint = f" ({make_name_hint(str(path[-1]), known_names)})" if known_names else ""
     raise ExpressionError(f"step {step.name!r} of type {step.type} has no property {name}{hint}")
 
 
 def _find_property_file_type(step: Step, path: Path) -> str:
     names = [file.name for file in step.property_files]
     if len(path) != 2 or path[1] not in names:
-        hint = describe_names(str(path[-1]), names)
+        hint = make_name_hint(str(path[-1]), names)
         raise ExpressionError(f"step {step.name!r} has no property file {str(path[-1])!r} ({hint})")
     return "structure"
 
@@ -79,7 +79,7 @@ def _find_property_file_type(step: Step, path: Path) -> str:
 def _find_output_type(step: Step, path: Path) -> str:
     types = {output.name: output.type for output in step.output_parameters}
     if len(path) != 2 or path[1] not in types:
-        hint = describe_names(str(path[-1]), types)
+        hint = make_name_hint(str(path[-1]), types)
         raise ExpressionError(f"step {step.name!r} has no output parameter {str(path[-1])!r} ({hint})")
     return PARAMETER_TYPES[types[str(path[1])]]
 
@@ -93,7 +93,7 @@ def _find_iteration_type(step: Step, path: Path) -> str:
         name = str(path[2]) if len(path) > 2 else ""
         raise ExpressionError(
             f"step {step.name!r}: an output of an iteration is IterationOutputs[0].<step>.<property> "
-            f"({describe_names(name, body)})"
+            f"({make_name_hint(name, body)})"
         )
     return find_property_type(body[str(path[2])], _cut_property_path(step, path, 3))
 
@@ -119,7 +119,7 @@ def find_compared_step_name(step: Step) -> str:
     names = [inner.name for inner in step.body]
     if reference.source is not ReferenceSource.ITERATION or reference.name not in names:
         raise ExpressionError(
-            f"Field of the Selector must be IterationOutput.<step>.<property> ({describe_names(reference.name, names)})"
+            f"Field of the Selector must be IterationOutput.<step>.<property> ({make_name_hint(reference.name, names)})"
         )
     return reference.name
 

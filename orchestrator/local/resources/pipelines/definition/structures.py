@@ -6,9 +6,9 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from microjobs_orchestrator.local.resources.pipelines.definition.messages import (
-    describe_names,
+    get_type_name,
     make_error,
-    name_type,
+    make_name_hint,
     quote,
 )
 
@@ -32,10 +32,10 @@ class Structure:
         self, value: Any, place: str, known_members: Sequence[str], required_members: Sequence[str] = ()
     ) -> None:
         if not isinstance(value, dict):
-            raise make_error(place, f"expected an object, found {name_type(value)}")
+            raise make_error(place, f"expected an object, found {get_type_name(value)}")
         for name in value:
             if name not in known_members:
-                raise make_error(place, f"member {quote(name)} is unknown ({describe_names(name, known_members)})")
+                raise make_error(place, f"member {quote(name)} is unknown ({make_name_hint(name, known_members)})")
         for name in required_members:
             if value.get(name) is None:
                 raise make_error(place, f"member {name} is missing")
@@ -65,7 +65,7 @@ class Structure:
     def read_choice(self, member: str, choices: type[Choice]) -> Choice:
         text = self.read_text(member)
         if text not in tuple(choices):
-            hint = describe_names(text, [str(choice) for choice in choices])
+            hint = make_name_hint(text, [str(choice) for choice in choices])
             raise make_error(self.locate_member(member), f"value {quote(text)} does not exist ({hint})")
         return choices(text)
 
@@ -99,5 +99,5 @@ class Structure:
     def _read(self, member: str, python_type: type, noun: str, default: Any) -> Any:
         value = self.members.get(member, default)
         if not isinstance(value, python_type):
-            raise make_error(self.locate_member(member), f"expected {noun}, found {name_type(value)}")
+            raise make_error(self.locate_member(member), f"expected {noun}, found {get_type_name(value)}")
         return value

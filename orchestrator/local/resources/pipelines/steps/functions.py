@@ -8,7 +8,7 @@ from typing import Any
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.functions import FunctionError, FunctionRun
 from microjobs_orchestrator.local.resources.pipelines.definition.expressions import Scope, resolve
-from microjobs_orchestrator.local.resources.pipelines.definition.messages import describe_names
+from microjobs_orchestrator.local.resources.pipelines.definition.messages import make_name_hint
 from microjobs_orchestrator.local.resources.pipelines.definition.values import Step
 from microjobs_orchestrator.local.resources.pipelines.step_run import OUTPUTS, Failure, StepChange, StepRun, StepStatus
 from microjobs_orchestrator.local.resources.pipelines.steps.outputs import OutputError, describe_outputs, read_outputs
@@ -50,7 +50,7 @@ class LambdaRunner(Runner):
                 return functions[key]
         raise ValidationError(
             f'The function {name} has no command: add `{name} = "COMMAND"` to [local.functions] of microjobs.toml '
-            f"({describe_names(name, functions)})."
+            f"({make_name_hint(name, functions)})."
         )
 
     def _wait(self, function: FunctionRun, step: Step, arn: str) -> None:
