@@ -31,7 +31,8 @@ def save_state(network: nn.Module, fresh_network: nn.Module, x: torch.Tensor, fo
 
 
 def save_onnx(network: nn.Module, features: int, folder: Path) -> None:
-    """Write `model.onnx`: `features` of shape (rows, features) in, `predictions` of shape (rows, 1) out.
+    """Write `model.onnx`, with the input `features` of shape (rows, features) and the output `predictions` of shape
+    (rows, 1).
 
     This function uses the older exporter, which traces the model and takes 0.3 s. The newer exporter takes 4 s, mostly
     for imports.

@@ -39,7 +39,7 @@ class Call:
         return quote(text, safe="/") if self.members.get("EncodingType") == "url" else text
 
     def get_page_limit(self, member: str, maximum: int = 1000) -> int:
-        """Return the maximum number of entries of a page. Raises ServiceError InvalidArgument for a negative number."""
+        """Return the maximum number of entries of a page. Raise ServiceError InvalidArgument for a negative number."""
         requested: int = self.members.get(member, maximum)
         if requested < 0:
             raise ServiceError("InvalidArgument", f"{member} is {requested}; it cannot be negative.")

@@ -22,7 +22,7 @@ def make_plan(
     mlflow: MlflowRun,
     folder: Path,
 ) -> Plan:
-    """Return the plan of a job, with its inputs and configuration files in a new folder."""
+    """Write the inputs and the configuration files of a job into a new folder, and return the plan of the job."""
     channel_records = [(channel, channel.find_records(job.context.store)) for channel in channels]
     resources = job.request["ResourceConfig"]
     names, hosts = make_host_names(resources["InstanceCount"]), []

@@ -39,7 +39,7 @@ class KindReader {
     return [items.filter((item) => item.name.includes(name)), answer.NextToken];
   }
 
-  /** Search for parts, such as executions: a List request would list only the parts of one resource. */
+  /** Search for resources with a parent, such as executions: a List request would list those of only one parent. */
   async search(signal) {
     const { name, status } = this.filters;
     const filters = [
