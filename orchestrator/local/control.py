@@ -85,7 +85,7 @@ def find_server(home: Home) -> Address | None:
     if settings is None or settings["pid"] != home_lock.find_holder(home):
         return None
     nonce = secrets.token_hex(32)
-    if (response := _check_health(settings["url"], nonce)) is None:
+    if (response := _request_health(settings["url"], nonce)) is None:
         return None
     port = settings["url"].rpartition(":")[2]
     expected_proof = prove_identity(home.server_key(), home.root, settings["pid"], nonce, port)
@@ -113,7 +113,7 @@ def _read_settings(home: Home) -> dict[str, Any] | None:
     return {key: settings[key] for key in SERVER_FILE_MEMBERS} if is_valid else None
 
 
-def _check_health(url: str, nonce: str) -> dict[str, Any] | None:
+def _request_health(url: str, nonce: str) -> dict[str, Any] | None:
     """Return the response to a health check: empty if it is not a JSON object, and None if there is no response."""
     connection = HTTPConnection(urlsplit(url).netloc, timeout=RESPONSE_TIMEOUT)  # HTTPConnection uses no proxy
     with closing(connection):

@@ -122,7 +122,7 @@ class EndpointInvoker:
                 tried_replicas.append(replica)
                 if resource.serves(replica) and (error.was_sent or not resource.has_other_replica(tried_replicas)):
                     resource.observe(timer.make_exchange(name, replica, request, response=None))
-                    raise self._describe_failure(resource, replica.variant, error, request.timeout) from error
+                    raise self._make_failure_error(resource, replica.variant, error, request.timeout) from error
 
     def _find_resource(self, name: str, target: InvocationTarget) -> InvokedResource:
         """Return the endpoint, or the inference component that the request names."""
@@ -207,7 +207,7 @@ class EndpointInvoker:
             raise self._make_model_error(resource, stream.status, text, stream.container)
         return OperationResult(_describe_response(replica, stream.headers), events=StreamEvents(stream, observe))
 
-    def _describe_failure(
+    def _make_failure_error(
         self, resource: InvokedResource, variant: str, error: NoResponseError, timeout: float
     ) -> ServiceError:
         if not error.was_sent:

@@ -46,7 +46,7 @@ class ModelProcess:
 
     def __init__(self, root: Path, environ: Mapping[str, str]) -> None:
         self._root = root
-        self._socket = _check_length(Network.make_socket_path(str(root)))
+        self._socket = _require_short_path(Network.make_socket_path(str(root)))
         variables = {
             BASE_DIR_VARIABLE: str(root),
             SOCKET_FOLDER_VARIABLE: str(root),
@@ -106,13 +106,13 @@ class ModelProcess:
         deadline = time.monotonic() + LOAD_TIMEOUT
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
-                raise self._make_failure()
+                raise self._make_load_error()
             if self._is_ready():
                 return
             time.sleep(POLL_SECONDS)
         raise HttpError(500, f"the model was not loaded in {LOAD_TIMEOUT:g} s: see the log")
 
-    def _make_failure(self) -> HttpError:
+    def _make_load_error(self) -> HttpError:
         """Return the error for a process that ended before it loaded the model."""
         code = self._process.returncode
         reason = read_failure(Layout(self._root)) or f"its process ended with exit code {code}: see the log"
@@ -137,7 +137,7 @@ def _select_headers(response: http.client.HTTPResponse) -> list[tuple[str, str]]
     return [(name.lower(), value) for name, value in response.getheaders() if name.lower() not in HOP_HEADERS]
 
 
-def _check_length(path: Path) -> Path:
+def _require_short_path(path: Path) -> Path:
     """Return the path of a socket.
 
     Raises:

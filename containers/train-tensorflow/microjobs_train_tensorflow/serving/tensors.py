@@ -94,7 +94,7 @@ def read_rows(instances: Any, inputs: Mapping[str, TensorSpec]) -> Mapping[str, 
     if not isinstance(instances, list) or not instances:
         raise HttpError(400, f'"instances" is {quote(instances)}: send a list with at least one row')
     if not _is_named(instances[0]):
-        return {name: make_array(instances, inputs[name], name) for name in [_get_single_input(inputs)]}
+        return {name: make_array(instances, inputs[name], name) for name in [_get_single_input_name(inputs)]}
     for number, row in enumerate(instances):
         if not _is_named(row) or row.keys() != inputs.keys():
             names = ", ".join(inputs)
@@ -109,7 +109,7 @@ def read_columns(values: Any, inputs: Mapping[str, TensorSpec]) -> Mapping[str, 
         HttpError: 400, the values do not match the inputs.
     """
     if not _is_named(values):
-        return {name: make_array(values, inputs[name], name) for name in [_get_single_input(inputs)]}
+        return {name: make_array(values, inputs[name], name) for name in [_get_single_input_name(inputs)]}
     if values.keys() != inputs.keys():
         raise HttpError(400, f'"inputs" has {_join(values)}: the signature has the inputs {_join(inputs)}')
     return {name: make_array(values[name], spec, name) for name, spec in inputs.items()}
@@ -224,7 +224,7 @@ def _is_named(value: Any) -> bool:
     return isinstance(value, dict) and value.keys() != {BYTES_MEMBER}
 
 
-def _get_single_input(inputs: Mapping[str, TensorSpec]) -> str:
+def _get_single_input_name(inputs: Mapping[str, TensorSpec]) -> str:
     if len(inputs) != 1:
         raise HttpError(400, f"the signature has the inputs {_join(inputs)}: send an object with them")
     return next(iter(inputs))

@@ -103,14 +103,14 @@ def _read_lines(file: IO[bytes], max_bytes: int) -> Iterator[bytes]:
 def _read_recordio(file: IO[bytes], max_bytes: int, *, keep_padding: bool) -> Iterator[bytes]:
     record, number = bytearray(), 1
     while content := file.read(recordio.HEADER_BYTES):
-        _check_complete(content, recordio.HEADER_BYTES, number)
+        _require_complete(content, recordio.HEADER_BYTES, number)
         try:
             header = recordio.parse_header(content)
         except ValueError as error:
             raise DamagedError(f"SplitType is RecordIO, and record {number} is invalid: {error}") from None
         if len(record) + recordio.HEADER_BYTES + header.padded_length > max_bytes:
             raise RecordTooLargeError(f"record {number} is larger than a request may be")
-        record += content + _check_complete(file.read(header.padded_length), header.padded_length, number)
+        record += content + _require_complete(file.read(header.padded_length), header.padded_length, number)
         if header.is_last:
             padding = 0 if keep_padding else header.padded_length - header.length
             yield bytes(record[: len(record) - padding])
@@ -125,13 +125,13 @@ def _read_tfrecords(file: IO[bytes], max_bytes: int) -> Iterator[bytes]:
     number = 0
     while header := file.read(12):
         number += 1
-        (length,) = struct.unpack("<Q", _check_complete(header, 12, number)[:8])
+        (length,) = struct.unpack("<Q", _require_complete(header, 12, number)[:8])
         if 12 + length + 4 > max_bytes:
             raise RecordTooLargeError(f"record {number} is larger than a request may be, or is not a TFRecord")
-        yield header + _check_complete(file.read(length + 4), length + 4, number)
+        yield header + _require_complete(file.read(length + 4), length + 4, number)
 
 
-def _check_complete(content: bytes, size: int, number: int) -> bytes:
+def _require_complete(content: bytes, size: int, number: int) -> bytes:
     if len(content) < size:
         raise DamagedError(f"record {number} is incomplete: the object ends inside it")
     return content

@@ -62,17 +62,19 @@ def to_features(content: Any, encoder: FeatureEncoder) -> Numbers:
         HttpError: 400, a row cannot become features; the message names row and column.
     """
     if isinstance(content, dict):
-        return encoder.encode(_check_lists(content, encoder))
+        return encoder.encode(_require_lists(content, encoder))
     if not isinstance(content, list) or not content:
-        raise HttpError(400, f"the rows are {quote(content)}: send one object per row, with {_list_names(encoder)}")
+        raise HttpError(
+            400, f"the rows are {quote(content)}: send one object per row, with {_describe_columns(encoder)}"
+        )
     for row, value in enumerate(content):
         if not isinstance(value, dict):
-            raise HttpError(400, f"row {row} is {quote(value)}: send an object with {_list_names(encoder)}")
+            raise HttpError(400, f"row {row} is {quote(value)}: send an object with {_describe_columns(encoder)}")
         _check_names(value, encoder, f"row {row}")
     return encoder.encode({name: [row[name] for row in content] for name in encoder.names})
 
 
-def _check_lists(content: Mapping[str, Any], encoder: FeatureEncoder) -> Columns:
+def _require_lists(content: Mapping[str, Any], encoder: FeatureEncoder) -> Columns:
     _check_names(content, encoder, "the object")
     for name, values in content.items():
         if not isinstance(values, list) or not values:
@@ -108,12 +110,14 @@ def _check_names(names: Iterable[str], encoder: FeatureEncoder, location: str) -
     name_set = set(names)
     for name in encoder.names:
         if name not in name_set:
-            raise HttpError(400, f"{location} has no column {quote(name)}: send {_list_names(encoder)}")
+            raise HttpError(400, f"{location} has no column {quote(name)}: send {_describe_columns(encoder)}")
     if unknown_names := name_set.difference(encoder.names, encoder.ignored_names):
-        raise HttpError(400, f"{location} has the column {quote(min(unknown_names))}: send {_list_names(encoder)}")
+        raise HttpError(
+            400, f"{location} has the column {quote(min(unknown_names))}: send {_describe_columns(encoder)}"
+        )
 
 
-def _list_names(encoder: FeatureEncoder) -> str:
+def _describe_columns(encoder: FeatureEncoder) -> str:
     return f"the columns {shorten(', '.join(encoder.names), MAX_NAMES_CHARACTERS)}"
 
 
