@@ -45,8 +45,8 @@ def summarize_periods(points: Iterable[Point], start: float, period: int) -> dic
         period: the length of a period in seconds.
     """
 
-    def get_begin(point: Point) -> float:
+    def get_period_start(point: Point) -> float:
         return start + (point.time - start) // period * period
 
-    groups = groupby(sorted(points, key=get_begin), key=get_begin)
-    return {begin: Statistics.merge(point.statistics for point in group) for begin, group in groups}
+    groups = groupby(sorted(points, key=get_period_start), key=get_period_start)
+    return {period_start: Statistics.merge(point.statistics for point in group) for period_start, group in groups}
