@@ -102,7 +102,7 @@ KINDS = tuple(_KINDS_BY_ARN_TYPE[kind.arn_type] for kind in kinds.load_kinds() i
 """The kinds of resources that run."""
 
 
-def list_owned_kinds(kind: Kind) -> list[Kind]:
+def list_owned_kinds_with_logs(kind: Kind) -> list[Kind]:
     """Return the kinds of the jobs that a resource of this kind creates, if they have logs of their own.
 
     Tuning jobs are left out, because their logs are those of their training jobs. The log names of the returned kinds

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from microjobs_orchestrator.failures import UsageError
-from microjobs_orchestrator.runs.kinds import KINDS, Kind, Members, list_owned_kinds
+from microjobs_orchestrator.runs.kinds import KINDS, Kind, Members, list_owned_kinds_with_logs
 from microjobs_orchestrator.runs.logs import Tail
 
 
@@ -92,7 +92,7 @@ class View(ABC):
         the jobs that it creates."""
         if kind.logs is not None:
             return [self.open_tail(kind, name)]
-        return [self.open_tail(owned, name) for owned in list_owned_kinds(kind)]
+        return [self.open_tail(owned, name) for owned in list_owned_kinds_with_logs(kind)]
 
     def make_warning(self, *, shows_running: bool) -> str:  # noqa: ARG002  the method of HomeView uses it
         """Return a warning about the output of a command, or an empty text.
