@@ -32,7 +32,7 @@ from .fit_columns import fit_columns
 from .pipelining import map_ahead
 from .table_statistics import TableStatistics, make_cell_error, measure_table
 from .table_writers import NPY, Write, list_output_paths, write_arrays, write_table
-from .tables import Block, Table, check_tables, compute_rows_per_block, describe_tables, read_blocks, to_numbers
+from .tables import Block, Table, check_tables, compute_rows_per_block, list_tables, read_blocks, to_numbers
 
 logger = logging.getLogger("microjobs")
 
@@ -120,7 +120,7 @@ def describe_host(options: TableOptions) -> HostInput:
         text = path.read_text(encoding="utf-8") if path.is_file() else None
     except UnicodeDecodeError as error:
         raise UserError(f"{options.columns} is not UTF-8: {error}") from error
-    return HostInput(text, describe_tables(options.resolve(options.input), path))
+    return HostInput(text, list_tables(options.resolve(options.input), path))
 
 
 def merge_settings(options: TableOptions, host_inputs: Mapping[str, HostInput]) -> TableSettings:

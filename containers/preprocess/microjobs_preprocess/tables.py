@@ -64,7 +64,7 @@ class Table:
         return self.name[:5] if self.name.startswith("train") else self.name[:4]
 
 
-def describe_tables(folder: Path, settings_file: Path) -> list[Table]:
+def list_tables(folder: Path, settings_file: Path) -> list[Table]:
     """Return the tables in a folder.
 
     Files that other programs leave in folders, such as `.DS_Store` and `_SUCCESS`, are skipped with a warning.
