@@ -16,7 +16,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime
 
-RUN_ROWS = 2048
+MAX_RUN_ROWS = 2048
 """Maximum number of rows per run. With many more rows, the outputs of a layer do not fit into a core's cache."""
 
 
@@ -76,9 +76,11 @@ class OnnxModel:
 
     def run(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the first output of the model. The rows are its first input."""
-        if len(rows) <= RUN_ROWS:
+        if len(rows) <= MAX_RUN_ROWS:
             return self._run(rows)
-        return np.concatenate([self._run(rows[first : first + RUN_ROWS]) for first in range(0, len(rows), RUN_ROWS)])
+        return np.concatenate(
+            [self._run(rows[first : first + MAX_RUN_ROWS]) for first in range(0, len(rows), MAX_RUN_ROWS)]
+        )
 
     def _run(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         predictions: NDArray[np.float32] = self._session.run(self._outputs, {self._inputs[0]: rows}, self._options)[0]

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from microjobs.bundle import read_bundle
-from microjobs.predictor import RUN_ROWS, Predictor, check_predictions
+from microjobs.predictor import MAX_RUN_ROWS, Predictor, check_predictions
 from tests.bundles import write_linear_bundle
 
 
-@pytest.mark.parametrize("rows", [0, 1, RUN_ROWS, RUN_ROWS + 1, 2 * RUN_ROWS, 2 * RUN_ROWS + 7])
+@pytest.mark.parametrize("rows", [0, 1, MAX_RUN_ROWS, MAX_RUN_ROWS + 1, 2 * MAX_RUN_ROWS, 2 * MAX_RUN_ROWS + 7])
 def test_every_row_gets_its_own_prediction(tmp_path: Path, rows: int) -> None:
     write_linear_bundle(tmp_path, [2.0], 1.0)
     features = np.arange(rows, dtype=np.float32).reshape(-1, 1)

@@ -47,8 +47,8 @@ def use_one_thread_for_small_steps(network: nn.Module, rows_per_step: int) -> No
     The threads of a step wait for each other many times. If another job uses one of the cores, each wait lasts for a
     time slice of that job. The training then took more than 20 times as long as on one thread.
     """
-    weights = sum(parameter.numel() for parameter in network.parameters())
-    if "OMP_NUM_THREADS" not in os.environ and rows_per_step * weights <= MAX_SINGLE_THREAD_PRODUCT:
+    weight_count = sum(parameter.numel() for parameter in network.parameters())
+    if "OMP_NUM_THREADS" not in os.environ and rows_per_step * weight_count <= MAX_SINGLE_THREAD_PRODUCT:
         torch.set_num_threads(1)
 
 

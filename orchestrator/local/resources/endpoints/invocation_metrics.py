@@ -28,7 +28,7 @@ class InvocationMetrics:
     def __init__(self, metrics: MetricStore, ratio_name: str = INVOCATIONS_PER_INSTANCE) -> None:
         self._metrics = metrics
         self._ratio_name = ratio_name
-        self.count_by_variant: Mapping[str, int] = {}
+        self.replica_count_by_variant: Mapping[str, int] = {}
         """The number of instances or copies of each variant. A missing variant has one."""
         self._dimensions: dict[str, Mapping[str, str]] = {}
         """Dimensions by variant. They are made only once, because the store is faster if values share one dimensions
@@ -59,7 +59,9 @@ class InvocationMetrics:
         self._metrics.record(NAMESPACE, dimensions, latencies, unit="Microseconds")
 
     def _count(self, exchange: Exchange) -> Mapping[str, float]:
-        return count_invocation(exchange.status, self._ratio_name, self.count_by_variant.get(exchange.variant, 1))
+        return count_invocation(
+            exchange.status, self._ratio_name, self.replica_count_by_variant.get(exchange.variant, 1)
+        )
 
 
 def record_setup(metrics: MetricStore, endpoint: str, variant: str, seconds: float) -> None:
@@ -69,17 +71,17 @@ def record_setup(metrics: MetricStore, endpoint: str, variant: str, seconds: flo
 
 
 @cache
-def count_invocation(status: int | None, ratio_name: str, count: int) -> Mapping[str, float]:
+def count_invocation(status: int | None, ratio_name: str, replica_count: int) -> Mapping[str, float]:
     """Return the counts of one invocation.
 
     Args:
         status: the status of the container's response; None if there is no complete response.
-        count: the number of instances or copies, which share the invocations.
+        replica_count: the number of instances or copies, which share the invocations.
     """
     code = status or 0
     return {
         "Invocations": 1.0,
-        ratio_name: 1.0 / max(1, count),
+        ratio_name: 1.0 / max(1, replica_count),
         "Invocation4XXErrors": float(HTTPStatus.BAD_REQUEST <= code < HTTPStatus.INTERNAL_SERVER_ERROR),
         "Invocation5XXErrors": float(code >= HTTPStatus.INTERNAL_SERVER_ERROR),
         "InvocationModelErrors": float(not HTTPStatus.OK <= code < HTTPStatus.MULTIPLE_CHOICES),

@@ -39,7 +39,7 @@ class ObserverMaker:
             groups: its replicas, by variant.
         """
         observers: list[Observer] = [self._metrics.record]
-        self._metrics.count_by_variant = {
+        self._metrics.replica_count_by_variant = {
             name: variant.get(INSTANCE_COUNT, 1) for name, variant in get_variants_by_name(deployment).items()
         }
         self._writer.flush()

@@ -13,7 +13,7 @@ from microjobs_orchestrator.local.lifecycle.events import EventQueue
 from microjobs_orchestrator.local.lifecycle.hosts import HostGroup
 from microjobs_orchestrator.local.runtimes.base import Host, Line
 
-LAST_LINES = 5
+LAST_LINE_COUNT = 5
 """The number of the last lines of a host's output that messages contain."""
 
 
@@ -61,7 +61,7 @@ class _RunningHost:
         self.host = host
         self._on_end = on_end
         self._outcome = Outcome()
-        self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
+        self._last_lines: deque[str] = deque(maxlen=LAST_LINE_COUNT)
         self._attempt = replace(attempt, on_line=self._add_line)
         self._follower = threading.Thread(target=self._follow, name=f"follow {host.name}", daemon=True)
         self._follower.start()

@@ -182,7 +182,7 @@ class InferenceComponent:
         fleets = [fleet] if next_fleet is None else [fleet, next_fleet]
         self._router = Router([group for each in fleets for group in self._make_weighted_groups(each)])
         self._copies = tuple(copy for each in fleets for copy in each.replicas.values())
-        self._metrics.count_by_variant = {self._variant: len(self._copies)}
+        self._metrics.replica_count_by_variant = {self._variant: len(self._copies)}
         self.is_in_service.set()
         members = specifications.describe(fleet.deployment, serving_count=len(self._copies))
         members["RuntimeConfig"]["DesiredCopyCount"] = self.get_capacity((next_fleet or fleet).deployment)

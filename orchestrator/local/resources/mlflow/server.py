@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 FAILURE_REASON = "FailureReason"
 """The member of the stored description with the reason of a failure. AWS's descriptions do not have this member."""
-FAILURE_REASON_LINES = 3
+FAILURE_REASON_LINE_COUNT = 3
 """The number of the process's last lines that the reason of a failure contains."""
 LOG_STREAM = "mlflow"
 
@@ -66,7 +66,7 @@ class MlflowServer:
         self._name = name
         self._arn = format_arn(self.plan_name, context.settings.region)
         self._program: Program | None = None
-        self._last_lines = deque[str](maxlen=FAILURE_REASON_LINES)
+        self._last_lines = deque[str](maxlen=FAILURE_REASON_LINE_COUNT)
         self.has_failed = False
         """Whether the thread that calls `run` ends, or has ended, because of a failure. Then only a new thread can
         start the server again."""
