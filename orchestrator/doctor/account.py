@@ -58,9 +58,9 @@ def examine(settings: Settings, home: Home) -> Iterator[Finding]:
     if login_problems or not settings.region:
         return
     account = Account(open_session(settings), settings, home)
-    credentials = check_credentials(account)
-    yield credentials
-    if credentials.level == "ok" and not settings_problems:
+    credentials_finding = check_credentials(account)
+    yield credentials_finding
+    if credentials_finding.level == "ok" and not settings_problems:
         for subject, check in CHECKS.items():
             yield from run_check(subject, check, account)
 
@@ -89,8 +89,8 @@ def check_credentials(account: Account) -> Finding:
     try:
         identity = account.client("sts").get_caller_identity()
     except (BotoCoreError, ClientError) as error:
-        advice = find_remedy(error, settings.profile) or format_login_commands(settings.profile)
-        return Finding("problem", f"AWS does not accept these credentials: {error}", advice)
+        remedy = find_remedy(error, settings.profile) or format_login_commands(settings.profile)
+        return Finding("problem", f"AWS does not accept these credentials: {error}", remedy)
     if settings.account and identity["Account"] != settings.account:
         message = (
             f"the credentials belong to account {identity['Account']}, "
@@ -211,16 +211,16 @@ def check_quotas(account: Account) -> Iterator[Finding]:
     limits, settings = quotas.read_quotas(account.client("service-quotas")), account.settings
     # The names of the jobs stand for the URIs of their images, because these requests are only counted.
     requests = workflows.plan_requests(make_request_context(settings, find_image_uri=str), settings.workflow_options)
-    for quota, instances in quotas.compute_needed_quotas(requests, spot=settings.spot).items():
+    for quota, needed_count in quotas.compute_needed_quotas(requests, spot=settings.spot).items():
         limit = limits.get(quota)
         if limit is None:
             yield Finding("unknown", f"AWS has no quota {quota!r}", "check the name of the instance type")
-        elif limit >= instances:
+        elif limit >= needed_count:
             yield Finding("ok", f"quota {quota!r} is {limit:g}")
         else:
-            message = f"quota {quota!r} is {limit:g}, but the workflows need {instances}"
-            advice = "request an increase in the console of Service Quotas, or choose another --instance-type"
-            yield Finding("problem", message, advice)
+            message = f"quota {quota!r} is {limit:g}, but the workflows need {needed_count}"
+            remedy = "request an increase in the console of Service Quotas, or choose another --instance-type"
+            yield Finding("problem", message, remedy)
 
 
 def check_images(account: Account) -> Iterator[Finding]:
