@@ -84,12 +84,13 @@ def measure(run: Callable[[], float], folder: Path) -> tuple[float, int]:
 
     Other programs that write to the disk distort the result.
     """
-    free, end_event = shutil.disk_usage(folder).free, threading.Event()
-    minimum = [free]
+    initial_free_bytes, end_event = shutil.disk_usage(folder).free, threading.Event()
+    min_free_bytes = initial_free_bytes
 
     def poll() -> None:
+        nonlocal min_free_bytes
         while not end_event.wait(POLL_INTERVAL_SECONDS):
-            minimum[0] = min(minimum[0], shutil.disk_usage(folder).free)
+            min_free_bytes = min(min_free_bytes, shutil.disk_usage(folder).free)
 
     polling = threading.Thread(target=poll)
     polling.start()
@@ -98,7 +99,7 @@ def measure(run: Callable[[], float], folder: Path) -> tuple[float, int]:
     finally:
         end_event.set()
         polling.join()
-    return seconds, free - minimum[0]
+    return seconds, initial_free_bytes - min_free_bytes
 
 
 def report(measurements: dict[str, tuple[float, int]], gigabytes: float) -> None:

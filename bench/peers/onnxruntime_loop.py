@@ -11,11 +11,13 @@ import numpy as np
 import onnxruntime
 
 model, source, output = map(Path, sys.argv[1:4])
-batch = int(sys.argv[4])
+batch_size = int(sys.argv[4])
 session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-began = time.perf_counter()
+start_time = time.perf_counter()
 rows = np.load(source)
 name = session.get_inputs()[0].name
-batches = [session.run(None, {name: rows[start : start + batch]})[0] for start in range(0, len(rows), batch)]
-np.save(output, np.concatenate(batches)[:, 0])
-output.with_suffix(".seconds").write_text(str(time.perf_counter() - began))
+predictions = [
+    session.run(None, {name: rows[start : start + batch_size]})[0] for start in range(0, len(rows), batch_size)
+]
+np.save(output, np.concatenate(predictions)[:, 0])
+output.with_suffix(".seconds").write_text(str(time.perf_counter() - start_time))
