@@ -210,20 +210,22 @@ def show_results(console: Console, backend: Backend, journal: Journal, results: 
     """Write the report page, and print the summary."""
     run_uri = backend.uri(journal.id)
     heading = f"{journal.id}  {backend.title}  {format_duration(journal.seconds)}"
-    locations = [("S3", run_uri)]
+    run_locations = [("S3", run_uri)]
     if backend.buckets is not None:
-        locations.append(("disk", shorten_path(backend.buckets / run_uri.removeprefix("s3://"))))
+        run_locations.append(("disk", shorten_path(backend.buckets / run_uri.removeprefix("s3://"))))
     if cost := CostMeter(backend, journal).summarize():
-        locations.append(("cost", cost))
+        run_locations.append(("cost", cost))
     report = folder / "report.html"
-    all_locations = [*locations, *((location.name, location.uri) for location in results.locations)]
+    all_locations = [*run_locations, *((location.name, location.uri) for location in results.locations)]
     write_text(report, make_page(results, heading, journal.steps, all_locations))
     for line in results.log:
         console.print(Text(line))
     relative_locations = [
         (item.name, item.uri.removeprefix(f"{run_uri}/")) for item in results.locations if item.in_summary
     ]
-    console.print(make_summary(results, heading, [*locations, *relative_locations, ("report", shorten_path(report))]))
+    console.print(
+        make_summary(results, heading, [*run_locations, *relative_locations, ("report", shorten_path(report))])
+    )
 
 
 def make_summary(results: RunResults, heading: str, locations: Sequence[tuple[str, str]]) -> RenderableType:

@@ -231,10 +231,8 @@ class LoadedModels:
             if entry_to_unload is None:
                 entry.is_waiting = True
                 try:
-                    other_entries = [
-                        other_entry for other_entry in self._entries.values() if not other_entry.is_waiting
-                    ]
-                    return bool(other_entries) and self._change_condition.wait(max(0.0, deadline - time.monotonic()))
+                    can_change = any(not other_entry.is_waiting for other_entry in self._entries.values())
+                    return can_change and self._change_condition.wait(max(0.0, deadline - time.monotonic()))
                 finally:
                     entry.is_waiting = False
             entry_to_unload.status = LoadStatus.UNLOADING
