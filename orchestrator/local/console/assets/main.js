@@ -37,17 +37,17 @@ const NoSession = ({ error }) => html`
 function App() {
   const address = useAddress();
   const route = findPage(pages, address.parts);
-  const [module, setModule] = useState(null);
+  const [loadedPage, setLoadedPage] = useState(null);
   const [error, setError] = useState(null);
   const [hasEnded, setHasEnded] = useState(false);
   useEffect(() => onSessionEnd(() => setHasEnded(true)), []);
   useEffect(() => {
-    setModule(null);
+    setLoadedPage(null);
     setError(null);
-    route?.page.load().then((content) => setModule({ content, path: route.page.path }), setError);
+    route?.page.load().then((module) => setLoadedPage({ module, path: route.page.path }), setError);
   }, [route?.page.path]);
   if (hasEnded) return html`<${NoSession} />`;
-  const Page = module?.path === route?.page.path ? module?.content.Page : null;
+  const Page = loadedPage?.path === route?.page.path ? loadedPage?.module.Page : null;
   return html`
     <${Navigation} current=${route?.page.path} />
     <main id="main" tabindex="-1">

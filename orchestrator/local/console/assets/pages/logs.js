@@ -24,9 +24,10 @@ function Logs({ kind, id, query }) {
   const [problem, setProblem] = useState(null);
   const stream = data?.streams.find((stream) => stream.name === query.stream) ?? data?.streams[0];
   const group = getLogGroup(kind, id);
-  const isNew = (change) => isLogOf(kind, id, change) && !data?.streams.some((stream) => stream.name === change.stream);
-  useEffect(() => onChanges((event) => event.logs.some(isNew) && reload()), [data]);
-  const change = (changes) => replaceQuery({ ...query, ...changes });
+  const isOfNewStream = (change) =>
+    isLogOf(kind, id, change) && !data?.streams.some((stream) => stream.name === change.stream);
+  useEffect(() => onChanges((event) => event.logs.some(isOfNewStream) && reload()), [data]);
+  const changeQuery = (members) => replaceQuery({ ...query, ...members });
   return html`
     <${Heading}>Logs of <a href=${makeHref(["jobs", kind.type, id])}>${id}</a><//>
     <${Problem} error=${error ?? problem} />
@@ -34,14 +35,14 @@ function Logs({ kind, id, query }) {
     ${stream && html`
       <div class="filters">
         <${Select} label="Host" value=${stream.name} options=${data.streams.map((item) => [item.name, item.host])}
-          onChange=${(name) => change({ stream: name, at: "" })} />
-        <${SearchForm} text=${query.find ?? ""} onSearch=${(find) => change({ find })} />
+          onChange=${(name) => changeQuery({ stream: name, at: "" })} />
+        <${SearchForm} text=${query.find ?? ""} onSearch=${(find) => changeQuery({ find })} />
         <button onClick=${() => downloadLog(group, stream.name).catch(setProblem)}>Download</button>
       </div>
       ${query.find && html`<${Matches} key=${`${stream.name}/${query.find}`} group=${group} stream=${stream.name}
-        text=${query.find} onChoose=${(at) => change({ at })} />`}
+        text=${query.find} onChoose=${(at) => changeQuery({ at })} />`}
       <${Lines} key=${`${stream.name}@${query.at ?? ""}`} group=${group} stream=${stream.name} chosenOffset=${query.at}
-        onEnd=${() => change({ at: "" })} />
+        onEnd=${() => changeQuery({ at: "" })} />
     `}
   `;
 }
