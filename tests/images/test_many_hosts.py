@@ -208,26 +208,26 @@ TORCH_SWITCH, TENSORFLOW_SWITCH = (
     "sagemaker_torch_distributed_enabled",
     "sagemaker_multi_worker_mirrored_strategy_enabled",
 )
-JOIN_PROGRAM = """
+JOIN_CODE = """
 import torch, torch.distributed as dist
 dist.init_process_group("gloo")
 """
-SUM_RANKS = """
+SUM_RANKS_CODE = """
 total = torch.tensor([dist.get_rank() + 1])
 dist.all_reduce(total)
 result = {"hosts": dist.get_world_size(), "sum": int(total)}
 dist.destroy_process_group()  # without this call, PyTorch may abort at exit
 """
-READ_TF_CONFIG = """
+READ_TF_CONFIG_CODE = """
 import json, os
 config = json.loads(os.environ["TF_CONFIG"])
 result = {"hosts": len(config["cluster"]["worker"]), "type": config["task"]["type"]}
 """
-WRITE_RESULT = """
+WRITE_RESULT_CODE = """
 import json, os, pathlib
 pathlib.Path(os.environ["SM_MODEL_DIR"], "result.json").write_text(json.dumps(result))
 """
-FAIL_PROGRAM = """
+FAIL_CODE = """
 assert dist.get_rank() == 0, "only rank 0 is expected"
 dist.barrier()
 """
@@ -236,8 +236,8 @@ dist.barrier()
 @pytest.mark.parametrize(
     ("job", "switch", "script", "expected_result"),
     [
-        (TORCH, TORCH_SWITCH, JOIN_PROGRAM + SUM_RANKS, {"hosts": 2, "sum": 1 + 2}),
-        (TENSORFLOW, TENSORFLOW_SWITCH, READ_TF_CONFIG, {"hosts": 2, "type": "worker"}),
+        (TORCH, TORCH_SWITCH, JOIN_CODE + SUM_RANKS_CODE, {"hosts": 2, "sum": 1 + 2}),
+        (TENSORFLOW, TENSORFLOW_SWITCH, READ_TF_CONFIG_CODE, {"hosts": 2, "type": "worker"}),
     ],
 )
 def test_sdk_setting_runs_the_script_on_all_hosts(
@@ -246,7 +246,7 @@ def test_sdk_setting_runs_the_script_on_all_hosts(
     two_hosts = make_hosts(2)
     two_hosts.prepare()
     for layout in two_hosts.layouts.values():
-        write_user_script(layout, switch, script + WRITE_RESULT)
+        write_user_script(layout, switch, script + WRITE_RESULT_CODE)
     two_hosts.run(job)
     results = [json.loads((layout.model / "result.json").read_text()) for layout in two_hosts.layouts.values()]
     assert results == [expected_result] * 2
@@ -256,7 +256,7 @@ def test_script_that_fails_on_one_host_ends_all_hosts(make_hosts: MakeHosts) -> 
     two_hosts = make_hosts(2)
     two_hosts.prepare()
     for layout in two_hosts.layouts.values():
-        write_user_script(layout, TORCH_SWITCH, JOIN_PROGRAM + FAIL_PROGRAM)
+        write_user_script(layout, TORCH_SWITCH, JOIN_CODE + FAIL_CODE)
     two_hosts.start(TORCH)
     for run in two_hosts.wait().values():
         assert run.code == 1, run.log

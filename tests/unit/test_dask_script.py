@@ -48,7 +48,7 @@ print("workers", sorted({name.split("/")[0] for name in names.values()}), flush=
 print("sum", client.submit(sum, client.map(lambda n: n * n, range(100))).result(), flush=True)
 """
 
-WAIT_PROGRAM = "\nimport time\nprint('ready', flush=True)\ntime.sleep(60)\n"
+WAIT_CODE = "\nimport time\nprint('ready', flush=True)\ntime.sleep(60)\n"
 MAX_JOB_SECONDS = 60
 
 CHECK_CONNECTIONS_PROGRAM = """
@@ -159,9 +159,9 @@ def one_host(tmp_path: Path) -> Iterator[DaskHosts]:
 def test_script_can_use_all_hosts_and_its_modules_and_can_end_the_cluster(hosts: DaskHosts) -> None:
     """`Client()` without arguments connects to the cluster, and tasks import modules of the script's folder."""
     hosts.script.with_name("beside.py").write_text("def double(n):\n    return 2 * n\n")
-    use_module = "import beside\nprint(client.gather(client.map(beside.double, range(8))))\n"
-    end_cluster = "import time\nclient.shutdown()\ntime.sleep(1)\nprint('done')"
-    ends = hosts.run(CONNECT_CODE + PRINT_WORKERS_AND_SUM_CODE + use_module + end_cluster)
+    use_module_code = "import beside\nprint(client.gather(client.map(beside.double, range(8))))\n"
+    end_cluster_code = "import time\nclient.shutdown()\ntime.sleep(1)\nprint('done')"
+    ends = hosts.run(CONNECT_CODE + PRINT_WORKERS_AND_SUM_CODE + use_module_code + end_cluster_code)
     assert {end.exit_code for end in ends.values()} == {0}, ends
     output = ends["algo-1"].output
     assert "workers ['algo-1', 'algo-2']\nsum 328350\n[0, 2, 4, 6, 8, 10, 12, 14]\n" in output
@@ -194,7 +194,7 @@ def test_failing_script_is_the_reason_on_all_hosts(hosts: DaskHosts) -> None:
 
 @pytest.mark.parametrize("host", ["algo-1", "algo-2"])
 def test_killed_worker_ends_the_job(host: str, hosts: DaskHosts) -> None:
-    hosts.start_all(CONNECT_CODE + WAIT_PROGRAM)
+    hosts.start_all(CONNECT_CODE + WAIT_CODE)
     os.kill(hosts.list_dask_process_ids(host)[1 if host == "algo-1" else 0], signal.SIGKILL)
     start_time = time.monotonic()
     ends = hosts.wait_for_end()
@@ -208,7 +208,7 @@ def test_killed_worker_ends_the_job(host: str, hosts: DaskHosts) -> None:
 @pytest.mark.slow
 def test_lost_or_frozen_host_ends_the_other_host(victim: str, number: signal.Signals, hosts: DaskHosts) -> None:
     """One signal per host is sufficient, because `test_distributed` tests both signals on both hosts."""
-    hosts.start_all(CONNECT_CODE + WAIT_PROGRAM, LOST_SECONDS=2 if number == signal.SIGSTOP else 20)
+    hosts.start_all(CONNECT_CODE + WAIT_CODE, LOST_SECONDS=2 if number == signal.SIGSTOP else 20)
     hosts.host(victim).signal(number)
     start_time = time.monotonic()
     (end,) = (hosts.host(name).wait_for_end() for name in hosts.names if name != victim)
@@ -224,7 +224,7 @@ def save(*_):
     sys.exit()
 signal.signal(signal.SIGTERM, save)
 """
-    hosts.start_all(CONNECT_CODE + code + WAIT_PROGRAM)
+    hosts.start_all(CONNECT_CODE + code + WAIT_CODE)
     hosts.host("algo-2").signal(signal.SIGTERM)
     ends = hosts.wait_for_end()
     assert {end.exit_code for end in ends.values()} == {0}, ends
@@ -232,7 +232,7 @@ signal.signal(signal.SIGTERM, save)
 
 
 def test_script_that_ends_at_a_stop_signal_counts_as_stopped(hosts: DaskHosts) -> None:
-    hosts.start_all(WAIT_PROGRAM)
+    hosts.start_all(WAIT_CODE)
     hosts.host("algo-1").signal(signal.SIGTERM)
     assert all("stopped by 15\n" in end.output for end in hosts.wait_for_end().values())
 
@@ -249,11 +249,11 @@ def test_only_holders_of_the_certificate_can_connect(hosts: DaskHosts, tmp_path:
     """Another program connects to the scheduler and to all workers with the job's certificate. It cannot connect with
     another certificate of the same name, or without TLS."""
     address_file = tmp_path / "addresses"
-    list_servers = f"""
+    list_servers_code = f"""
 urls = [client.scheduler.address, *client.scheduler_info(n_workers=-1)["workers"]]
 open({str(address_file)!r}, "w").write(",".join(url.partition("://")[2] for url in urls))
 """
-    hosts.start_all(CONNECT_CODE + list_servers + WAIT_PROGRAM)
+    hosts.start_all(CONNECT_CODE + list_servers_code + WAIT_CODE)
     own_layout = hosts.layout("algo-2")
     other_layout = Layout(tmp_path / "other")
     write_job_certificate(other_layout, *make_certificate("test"))

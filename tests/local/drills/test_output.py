@@ -45,7 +45,7 @@ def test_bytes_that_are_not_text_are_kept(server: LocalServer) -> None:
     assert lines[-1] == "\ufffd\ufffd"
 
 
-PRINT_LONG_LINES = """
+PRINT_LONG_LINES_PROGRAM = """
 import hashlib, os, random, sys
 for _ in range(4):
     line = random.randbytes(5 << 20).hex()
@@ -58,7 +58,7 @@ for _ in range(4):
 def test_lines_of_ten_megabytes_are_kept_without_much_memory(server: LocalServer) -> None:
     run_program(server, "print('first job')")  # for the first job, the server loads modules and creates threads
     memory_before = measure_usage(server.address.pid).memory_bytes
-    job = run_program(server, PRINT_LONG_LINES)
+    job = run_program(server, PRINT_LONG_LINES_PROGRAM)
     growth = measure_usage(server.address.pid).memory_bytes - memory_before
     lines = read_log(server, job)
     digests = [line for line in lines if len(line) == 64]
@@ -76,10 +76,12 @@ def test_streams_do_not_mix_within_a_line(server: LocalServer) -> None:
     assert (lines.count(b"o" * 20_000), lines.count(b"e"), len(lines)) == (200, 200, 400)
 
 
-CLOSE_STDOUT = "import os, time; os.write(1, b'first\\nlast'); os.close(1); time.sleep(1); os.write(2, b'more\\nend')"
+CLOSE_STDOUT_PROGRAM = (
+    "import os, time; os.write(1, b'first\\nlast'); os.close(1); time.sleep(1); os.write(2, b'more\\nend')"
+)
 
 
 def test_output_continues_after_a_container_closes_its_stdout(server: LocalServer) -> None:
     """When the container has ended, the engine sends the incomplete last lines of both streams, in any order."""
-    lines = read_log(server, run_program(server, CLOSE_STDOUT))
+    lines = read_log(server, run_program(server, CLOSE_STDOUT_PROGRAM))
     assert (lines[:2], sorted(lines[2:])) == ([b"first", b"more"], [b"end", b"last"])
