@@ -23,10 +23,10 @@ from tests.polling import wait_until
 
 def make_channel_with_members(name: str, uri: str, **members: Any) -> dict[str, Any]:
     """Return a channel. `members` may also contain members of its data source."""
-    item = make_channel(name, uri, members.pop("S3DataDistributionType", "FullyReplicated"))
-    source = item["DataSource"]["S3DataSource"]
+    channel = make_channel(name, uri, members.pop("S3DataDistributionType", "FullyReplicated"))
+    source = channel["DataSource"]["S3DataSource"]
     source |= {member: members.pop(member) for member in ("S3DataType", "AttributeNames") if member in members}
-    return item | members
+    return channel | members
 
 
 def read_output(server: LocalServer, name: str) -> str:
@@ -36,7 +36,7 @@ def read_output(server: LocalServer, name: str) -> str:
     return server.read_archive(name)["read"]
 
 
-READ_EPOCHS = (
+READ_EPOCHS_SCRIPT = (
     f"cd {ROOT}/input/data; "
     "for epoch in 0 1 2; do until [ -p train_$epoch ]; do sleep 0.02; done; cat train_$epoch >> ../../model/read; "
     "echo '|' >> ../../model/read; done"
@@ -47,7 +47,7 @@ READ_EPOCHS = (
 def test_pipe_contains_all_objects_in_each_epoch(any_runtime_server: LocalServer) -> None:
     any_runtime_server.put({"pipe/b": "second", "pipe/a": "first,", "pipe/deep/c": ".\n"})
     name = any_runtime_server.start_training(
-        READ_EPOCHS,
+        READ_EPOCHS_SCRIPT,
         InputDataConfig=[make_channel_with_members("train", any_runtime_server.uri("pipe/"), InputMode="Pipe")],
     )
     assert read_output(any_runtime_server, name) == "first,second.\n|\n" * 3
@@ -76,7 +76,7 @@ def test_pipe_contains_a_complete_large_object(any_runtime_server: LocalServer) 
 
 def test_reader_that_closes_early_gets_the_next_epoch(any_runtime_server: LocalServer) -> None:
     any_runtime_server.put({"early/a": "0123456789" * 100_000})
-    script = READ_EPOCHS.replace("cat train_$epoch", "head -c 4 train_$epoch")
+    script = READ_EPOCHS_SCRIPT.replace("cat train_$epoch", "head -c 4 train_$epoch")
     name = any_runtime_server.start_training(
         script, InputDataConfig=[make_channel_with_members("train", any_runtime_server.uri("early/"), InputMode="Pipe")]
     )
@@ -113,9 +113,9 @@ def test_shuffle_order_differs_in_each_epoch(process_server: LocalServer) -> Non
         pipe = make_channel_with_members(
             "train", process_server.uri("shuffled/"), InputMode="Pipe", ShuffleConfig={"Seed": seed}
         )
-        return read_output(process_server, process_server.start_training(READ_EPOCHS, InputDataConfig=[pipe])).split(
-            "|\n"
-        )[:3]
+        return read_output(
+            process_server, process_server.start_training(READ_EPOCHS_SCRIPT, InputDataConfig=[pipe])
+        ).split("|\n")[:3]
 
     epochs = read_epochs(1)
     assert len(set(epochs)) == 3
@@ -146,11 +146,12 @@ def test_attributes_of_an_augmented_manifest_are_records(process_server: LocalSe
         S3DataType="AugmentedManifestFile", AttributeNames=["class", "image-ref"],
     )  # fmt: skip
     assert (
-        read_output(process_server, process_server.start_training(READ_EPOCHS, InputDataConfig=[pipe])) == "0A1B|\n" * 3
+        read_output(process_server, process_server.start_training(READ_EPOCHS_SCRIPT, InputDataConfig=[pipe]))
+        == "0A1B|\n" * 3
     )
 
 
-READ_FILES = f"cd {ROOT}/input/data && find train -type f | sort | xargs cat /dev/null > ../../model/read"
+READ_FILES_SCRIPT = f"cd {ROOT}/input/data && find train -type f | sort | xargs cat /dev/null > ../../model/read"
 """Concatenates the files of the channel `train`, sorted by their paths."""
 
 
@@ -165,7 +166,9 @@ def put_manifest(server: LocalServer, *paths: str) -> str:
 def test_channel_contains_files_of_a_manifest(process_server: LocalServer, mode: str) -> None:
     uri = put_manifest(process_server, "deep/b", "a")
     files = make_channel_with_members("train", uri, InputMode=mode, S3DataType="ManifestFile")
-    assert read_output(process_server, process_server.start_training(READ_FILES, InputDataConfig=[files])) == "AB"
+    assert (
+        read_output(process_server, process_server.start_training(READ_FILES_SCRIPT, InputDataConfig=[files])) == "AB"
+    )
 
 
 def test_processing_input_contains_files_of_a_manifest(process_server: LocalServer) -> None:
@@ -250,7 +253,7 @@ def test_job_with_pipes_is_not_resumed_by_another_server(tmp_path: Path) -> None
 
 
 AUGMENTED_MANIFEST = {"S3DataType": "AugmentedManifestFile", "AttributeNames": ["a"]}
-INVALID_SOURCES = [
+INVALID_MEMBERS = [
     (AUGMENTED_MANIFEST, "can only be used if the Channel's input mode is Pipe"),
     ({"S3DataType": "AugmentedManifestFile", "InputMode": "Pipe"}, "AttributeNames is required"),
     ({"AttributeNames": ["a"]}, "AttributeNames can only be used with"),
@@ -262,8 +265,8 @@ INVALID_SOURCES = [
 ]
 
 
-@pytest.mark.parametrize(("members", "message"), INVALID_SOURCES)
-def test_contradictory_members_raise(process_server: LocalServer, members: dict[str, Any], message: str) -> None:
+@pytest.mark.parametrize(("members", "message"), INVALID_MEMBERS)
+def test_invalid_members_of_a_channel_raise(process_server: LocalServer, members: dict[str, Any], message: str) -> None:
     process_server.put({"wrong/a": "", "wrong-too/b": ""})
     with pytest.raises(ClientError, match=re.escape(message)):
         process_server.start_training(
