@@ -25,7 +25,7 @@ from tests.local.drills.examples import Examples
 from tests.local.drills.image import LAYOUT, list_expected_lines
 from tests.local.drills.leaks import list_started_plans, list_traces, make_temporary_folder
 from tests.local.drills.registrations import Registrations
-from tests.local.drills.uploads import Uploads
+from tests.local.drills.uploads import UploadClient
 from tests.polling import wait_until
 from tests.ports import find_free_port
 
@@ -79,7 +79,7 @@ class Drill:
         self._config = Config(port=find_free_port(), runtime="docker")
         self._process = self._launch()
         self.server = self._wait_for_server()
-        self._uploads = Uploads(self.server.s3, self.server.address.bucket, seed)
+        self._upload_client = UploadClient(self.server.s3, self.server.address.bucket, seed)
         self._initial_temporary_files = list_traces(engine, home).temporary_files
         self._make_model()
         self._registrations = Registrations(self.server.sagemaker)
@@ -127,7 +127,7 @@ class Drill:
     # --- a round ---
 
     def run_round(self) -> None:
-        self._uploads.resume()
+        self._upload_client.resume()
         self._examples = Examples(self.server, self._make_name("example"))
         kill_time = time.monotonic() + self._generator.uniform(0.0, MAX_ROUND_SECONDS)
         client_thread = threading.Thread(target=self._create_until_killed, daemon=True)
@@ -137,12 +137,12 @@ class Drill:
         time.sleep(max(0.0, kill_time - time.monotonic()))
         self._kill()
         client_thread.join()
-        self._uploads.check(self.server.bucket)
+        self._upload_client.check(self.server.bucket)
         started_plans = list_started_plans(self._engine, self.home)
         self._restart()
-        self._uploads.pause()
-        self._uploads.check(self.server.bucket)
-        self._uploads.abort_all()
+        self._upload_client.pause()
+        self._upload_client.check(self.server.bucket)
+        self._upload_client.abort_all()
         for job in self._jobs:
             self._check_job(job, started_plans)
         self._registrations.check()
@@ -395,6 +395,6 @@ class Drill:
     def clean_up(self) -> None:
         """Stop the server and the uploads after a failure."""
         with suppress(OSError, BotoCoreError):
-            self._uploads.pause()
+            self._upload_client.pause()
             self._process.terminate()
             self._process.wait(60)

@@ -24,7 +24,7 @@ def is_complete(path: Path) -> bool:
     return hashlib.sha256(content[64:]).hexdigest().encode() == content[:64]
 
 
-class Uploads:
+class UploadClient:
     """A client that uploads objects in a thread, from `resume` to `pause`."""
 
     def __init__(self, client: Any, bucket: str, seed: int) -> None:
