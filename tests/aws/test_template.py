@@ -58,11 +58,11 @@ def test_no_action_of_the_role_is_a_wildcard() -> None:
 
 
 def test_wildcard_resources_are_necessary() -> None:
-    wildcard_actions = {
+    actions_on_all_resources = {
         action for statement in list_role_statements() if statement["Resource"] == "*" for action in statement["Action"]
     }
-    network_actions = {action for action in wildcard_actions if action.startswith("ec2:")}
-    assert wildcard_actions - network_actions == {"ecr:GetAuthorizationToken", "cloudwatch:PutMetricData"}
+    network_actions = {action for action in actions_on_all_resources if action.startswith("ec2:")}
+    assert actions_on_all_resources - network_actions == {"ecr:GetAuthorizationToken", "cloudwatch:PutMetricData"}
 
 
 def test_role_can_use_only_its_prefix() -> None:

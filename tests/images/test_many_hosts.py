@@ -161,7 +161,7 @@ SHARDS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
     ((14, 24), ()),
     ((), ()),
 ]
-"""The training and test rows of each host."""
+"""The bounds of the training rows and of the test rows of each host."""
 
 
 def keep_rows(layout: Layout, split: str, bounds: tuple[int, ...]) -> None:

@@ -105,9 +105,10 @@ def test_error_status_or_broken_response_is_a_model_error(
 
 
 def test_broken_response_stream_is_a_stream_error(server: LocalServer, endpoint: str) -> None:
-    stream = server.client("sagemaker-runtime").invoke_endpoint_with_response_stream
-    with closing(stream(EndpointName=endpoint, Body=b"cut")["Body"]) as body:
-        events = iter(body)
+    runtime = server.client("sagemaker-runtime")
+    response = runtime.invoke_endpoint_with_response_stream(EndpointName=endpoint, Body=b"cut")
+    with closing(response["Body"]) as stream:
+        events = iter(stream)
         assert next(events)["PayloadPart"]["Bytes"] == b"half"
         with pytest.raises(EventStreamError, match=r"ModelStreamError.*StreamBroken"):
             next(events)

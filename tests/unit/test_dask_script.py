@@ -119,8 +119,8 @@ class DaskHosts:
 
     def list_dask_process_ids(self, name: str) -> list[int]:
         """Return the IDs of Dask's processes on a host: first the scheduler, if the host has one, then the workers."""
-        (program,) = find_children(self.host(name).process.pid)
-        return sorted(find_children(program))
+        (program_id,) = find_children(self.host(name).process.pid)
+        return sorted(find_children(program_id))
 
     def run(self, code: str, **time_limits: float) -> Mapping[str, End]:
         for name in self.names:
@@ -133,8 +133,8 @@ class DaskHosts:
     def close(self) -> None:
         """Kill the programs of all hosts and the processes that they started, as a supervisor would do."""
         for host in self._hosts.by_name.values():
-            for program in (*find_children(host.process.pid), *host.orphans):
-                signal_group(program, signal.SIGKILL)
+            for group_id in (*find_children(host.process.pid), *host.orphans):
+                signal_group(group_id, signal.SIGKILL)
 
 
 def make_dask_hosts(count: int, folder: Path) -> Iterator[DaskHosts]:

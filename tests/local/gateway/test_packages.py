@@ -109,13 +109,13 @@ def test_certificates_come_from_the_folder_of_packages(
     upstream: FakePackageIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certificate_files = []
-    send = requests.get
+    send_get = requests.get
 
-    def get(url: str, **options: Any) -> requests.Response:
+    def record_and_send_get(url: str, **options: Any) -> requests.Response:
         certificate_files.append(options["verify"])
-        return send(url, **options)
+        return send_get(url, **options)
 
-    monkeypatch.setattr(requests, "get", get)
+    monkeypatch.setattr(requests, "get", record_and_send_get)
     folder = tmp_path / "packages"
     folder.mkdir()
     variables = {"INDEX_URL": upstream.url, "LOCAL_PACKAGES": str(folder), "SSL_CERT_FILE": "of-the-system.crt"}

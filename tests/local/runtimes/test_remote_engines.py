@@ -202,10 +202,10 @@ def run_tls_proxy(authority: Authority) -> Iterator[int]:
             tasks.add(asyncio.create_task(forward(reader, writer)))
 
         server = await asyncio.start_server(start_forwarding, LOOPBACK, 0, ssl=context)
-        stop = asyncio.Event()
+        stop_event = asyncio.Event()
         loop = asyncio.get_running_loop()
-        start_queue.put((server.sockets[0].getsockname()[1], lambda: loop.call_soon_threadsafe(stop.set)))
-        await stop.wait()
+        start_queue.put((server.sockets[0].getsockname()[1], lambda: loop.call_soon_threadsafe(stop_event.set)))
+        await stop_event.wait()
         server.close()
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
