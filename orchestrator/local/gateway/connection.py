@@ -18,11 +18,13 @@ SMALL_BODY_BYTES = 64 << 10
 NO_EVENT = 0
 """The value of `Connection.watched_event` if the listener does not watch the connection."""
 
-_HEAD_END = re.compile(rb"\n\r?\n")
-_SHORT_LENGTH = re.compile(rb"(?i)\ncontent-length:[ \t]*([0-9]{1,5})[ \t]*\r?\n")
-_EXPECT = re.compile(rb"(?i)\nexpect:")
+_HEAD_END_PATTERN = re.compile(rb"\n\r?\n")
+_SHORT_LENGTH_PATTERN = re.compile(rb"(?i)\ncontent-length:[ \t]*([0-9]{1,5})[ \t]*\r?\n")
+_EXPECT_PATTERN = re.compile(rb"(?i)\nexpect:")
 
-_TASK_LINE = re.compile(rb"POST (?:/endpoints/[^/? ]+/invocations|%b) HTTP/1\.1\r\n" % re.escape(CHANGES_PATH.encode()))
+_TASK_LINE_PATTERN = re.compile(
+    rb"POST (?:/endpoints/[^/? ]+/invocations|%b) HTTP/1\.1\r\n" % re.escape(CHANGES_PATH.encode())
+)
 """The first line of a request that is served in a task: an invocation, or a stream of the console's changes."""
 
 
@@ -108,8 +110,8 @@ class Connection(HTTPConnection):
     def has_complete_request(self, max_head_bytes: int, old_size: int = 0) -> bool:
         """Return whether the first line, the headers and a small body have been received.
 
-        Also return True if the first line and the headers are too long: a worker thread then refuses the request. The
-        first call after all headers have been received sets `needed_bytes` and `needs_worker_thread`.
+        Also return True if the first line and the headers are too long: a worker thread then refuses the request. As
+        soon as all headers have been received, set `needed_bytes` and `needs_worker_thread`.
 
         Args:
             max_head_bytes: limit for the first line and the headers.
@@ -117,10 +119,10 @@ class Connection(HTTPConnection):
         """
         if not (buffered := self.rfile.received_bytes):
             return False
-        if self.needed_bytes is None and (end := _HEAD_END.search(buffered, max(old_size - 2, 0))):
+        if self.needed_bytes is None and (end := _HEAD_END_PATTERN.search(buffered, max(old_size - 2, 0))):
             size = _find_body_size(buffered, end.end())
             self.needed_bytes = end.end() + min(size or 0, SMALL_BODY_BYTES)
-            self.needs_worker_thread = size is None or size > SMALL_BODY_BYTES or not _TASK_LINE.match(buffered)
+            self.needs_worker_thread = size is None or size > SMALL_BODY_BYTES or not _TASK_LINE_PATTERN.match(buffered)
         if self.needed_bytes is None:
             return len(buffered) > max_head_bytes
         return len(buffered) >= self.needed_bytes
@@ -132,6 +134,6 @@ def _open(timeout: float, client_socket: socket.socket, mode: str, _: int) -> Re
 
 
 def _find_body_size(received_bytes: bytearray, head_size: int) -> int | None:
-    """Return the size of a body if it has at most five digits; None for other bodies, and for requests with Expect."""
-    length = _SHORT_LENGTH.search(received_bytes, 0, head_size)
-    return None if length is None or _EXPECT.search(received_bytes, 0, head_size) else int(length[1])
+    """Return the value of Content-Length if it has at most five digits; None without such a value, and with Expect."""
+    length = _SHORT_LENGTH_PATTERN.search(received_bytes, 0, head_size)
+    return None if length is None or _EXPECT_PATTERN.search(received_bytes, 0, head_size) else int(length[1])
