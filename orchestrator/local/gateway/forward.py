@@ -58,7 +58,7 @@ class Forwarder:
         self._own_services = {get_signing_name(service) for service in TABLE}
         self._default_url = services.get(ALL_OTHER_SERVICES)
         self._names_by_signing_name = {
-            _get_signing_name(name, self._own_services): name for name in services if name != ALL_OTHER_SERVICES
+            _read_signing_name(name, self._own_services): name for name in services if name != ALL_OTHER_SERVICES
         }
         self._urls_by_signing_name = {
             signing_name: services[name] for signing_name, name in self._names_by_signing_name.items()
@@ -83,8 +83,8 @@ class Forwarder:
         return None if state.service else call_in_thread(partial(self._request, state))
 
     def _request(self, state: RequestState) -> Response:
-        base = self.find_url(state.claim.service) or ""
-        signed_request = _sign(state, base)
+        emulator_url = self.find_url(state.claim.service) or ""
+        signed_request = _sign(state, emulator_url)
         method, url, headers = signed_request.method, signed_request.url, dict(signed_request.headers)
         prepared_request = requests.Request(method, url, headers, data=signed_request.body).prepare()
         try:
@@ -95,11 +95,11 @@ class Forwarder:
                 return _convert_response(response)
         except (requests.RequestException, HTTPError) as error:
             name = self.find_name(state.claim.service) or ALL_OTHER_SERVICES
-            message = f"{base}, the emulator for {name} in [local.services], does not respond: {error}"
+            message = f"{emulator_url}, the emulator for {name} in [local.services], does not respond: {error}"
             raise ServiceError("ServiceUnavailable", f"{message}. Start it, or remove the setting.", 503) from error
 
 
-def _get_signing_name(name: str, own_services: set[str]) -> str:
+def _read_signing_name(name: str, own_services: set[str]) -> str:
     """Return the signing name of a service in the settings. Raise ConfigError if the service is unknown, or if this
     server has the service itself."""
     try:
@@ -114,11 +114,11 @@ def _get_signing_name(name: str, own_services: set[str]) -> str:
     return signing_name
 
 
-def _sign(state: RequestState, base: str) -> AWSRequest:
+def _sign(state: RequestState, emulator_url: str) -> AWSRequest:
     request, claim = state.request, state.claim
     path, query = get_target(request)
     unsigned_query = "&".join(part for part in query.split("&") if not part.startswith("X-Amz-"))
-    url = f"{base.rstrip('/')}{path}{'?' if unsigned_query else ''}{unsigned_query}"
+    url = f"{emulator_url.rstrip('/')}{path}{'?' if unsigned_query else ''}{unsigned_query}"
     headers = drop_headers(dict(request.headers), REPLACED_HEADERS)
     signed_request = AWSRequest(method=request.method, url=url, data=request.get_data(), headers=headers)
     SigV4Auth(DUMMY_CREDENTIALS, claim.service, claim.region).add_auth(signed_request)
