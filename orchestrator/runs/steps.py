@@ -40,7 +40,7 @@ def plan_processing(
     title: str,
     application: Members,
     inputs: Sequence[Members],
-    outputs: Mapping[str, str],
+    folders_by_output: Mapping[str, str],
     instance_count: int = 1,
 ) -> PlannedRequest:
     """Return the request of a processing job.
@@ -48,7 +48,7 @@ def plan_processing(
     Args:
         application: AppSpecification.
         inputs: items of ProcessingInputs.
-        outputs: the folder in the container for each output name. Each name is also a folder of the run in S3.
+        folders_by_output: folders in the container, by name of the output. Each name is also a folder of the run in S3.
     """
     request = {
         "ProcessingJobName": context.name(step),
@@ -56,7 +56,7 @@ def plan_processing(
         "AppSpecification": application,
         "ProcessingInputs": inputs,
         "ProcessingOutputConfig": {
-            "Outputs": [_make_s3_output(name, context.uri(name), folder) for name, folder in outputs.items()]
+            "Outputs": [_make_s3_output(name, context.uri(name), folder) for name, folder in folders_by_output.items()]
         },
         "ProcessingResources": {
             "ClusterConfig": {**context.backend.make_instance_members(step, instance_count), "VolumeSizeInGB": 30}
@@ -72,7 +72,7 @@ def plan_raw_data(context: RunContext, arguments: Sequence[str], inputs: Sequenc
         "ImageUri": context.backend.find_image_uri("preprocess"),
         "ContainerArguments": ["dataset", *arguments],
     }
-    return plan_processing(context, "raw", "Raw data", application, inputs, outputs={"raw": "output"})
+    return plan_processing(context, "raw", "Raw data", application, inputs, folders_by_output={"raw": "output"})
 
 
 def make_channel(name: str, uri: str) -> dict[str, Any]:
@@ -86,13 +86,13 @@ def plan_training(
     trainer: str,
     hyperparameters: Mapping[str, str],
     channels: Sequence[Members],
-    metrics: Sequence[Mapping[str, str]],
+    metric_definitions: Sequence[Mapping[str, str]],
 ) -> PlannedRequest:
     """Return the request of a training job with one of the trainers."""
     request = {
         "TrainingJobName": context.name("train"),
         "HyperParameters": hyperparameters,
-        **make_training_definition(context, "train", trainer, channels, metrics),
+        **make_training_definition(context, "train", trainer, channels, metric_definitions),
     }
     return PlannedRequest("train", "Training", TRAINING, request)
 
@@ -102,7 +102,7 @@ def make_training_definition(
     step: str,
     trainer: str,
     channels: Sequence[Members],
-    metrics: Sequence[Mapping[str, str]],
+    metric_definitions: Sequence[Mapping[str, str]],
 ) -> dict[str, Any]:
     """Return the members that a training job and the definition of a tuning job share."""
     return {
@@ -110,7 +110,7 @@ def make_training_definition(
         "AlgorithmSpecification": {
             "TrainingImage": context.backend.find_image_uri(trainer),
             "TrainingInputMode": "File",
-            "MetricDefinitions": metrics,
+            "MetricDefinitions": metric_definitions,
         },
         "InputDataConfig": channels,
         "OutputDataConfig": {"S3OutputPath": context.uri("models")},
@@ -167,12 +167,14 @@ def plan_scoring(context: RunContext, model_uri: str, test_uri: str) -> PlannedR
     """Return the request of a job that scores a folder of test data with a model archive."""
     application = {"ImageUri": context.backend.find_image_uri("batch-score")}
     inputs = [make_s3_input("model", model_uri), make_s3_input("test", f"{test_uri}/")]
-    return plan_processing(context, "batch-score", "Batch score", application, inputs, outputs={"batch": "batch"})
+    return plan_processing(
+        context, "batch-score", "Batch score", application, inputs, folders_by_output={"batch": "batch"}
+    )
 
 
 def score_test_data(run: Run, model_uri: str, test_uri: str, folder: Path) -> tuple[str, list[float]]:
     """Score the test data; return the text of score-report.txt and the predictions of all test rows."""
     run.run_job(plan_scoring(run, model_uri, test_uri))
-    files = outputs.download(run.backend, run.uri("batch"), folder / "batch")
-    predictions = outputs.read_predictions(files).ravel().tolist()
-    return (files / "score-report.txt").read_text(encoding="utf-8"), predictions
+    batch_folder = outputs.download(run.backend, run.uri("batch"), folder / "batch")
+    predictions = outputs.read_predictions(batch_folder).ravel().tolist()
+    return (batch_folder / "score-report.txt").read_text(encoding="utf-8"), predictions

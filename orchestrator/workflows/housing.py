@@ -36,7 +36,7 @@ microjobs run housing --on aws --dry-run
 microjobs run housing --on aws --instance-type train=ml.c5.xlarge --spot"""
 
 OBJECTIVE = "val_loss"
-METRICS = {
+METRIC_DEFINITIONS = {
     "tensorflow": [
         {"Name": "loss", "Regex": r" loss: ([0-9\.]+)"},
         {"Name": OBJECTIVE, "Regex": r" val_loss: ([0-9\.]+)"},
@@ -50,7 +50,7 @@ METRICS = {
 
 LEARNING_CURVE = "learning-curve.png"
 
-DATA = "source/data.npz"
+DATA_PATH = "source/data.npz"
 """Path of the user's data below the run's folder."""
 
 
@@ -58,7 +58,7 @@ DATA = "source/data.npz"
 class Options:
     """Options of the workflow, with the notebook's defaults."""
 
-    framework: str = parameter("tensorflow", "framework of the trainer", choices=tuple(METRICS))
+    framework: str = parameter("tensorflow", "framework of the trainer", choices=tuple(METRIC_DEFINITIONS))
     data: str = file_option(
         "an .npz file with arrays x and y, such as Keras's boston_housing.npz (default: scikit-learn's diabetes data)"
     )
@@ -107,8 +107,11 @@ def apply_best_model(
 ) -> RunResults:
     """Serve the best model, score the test data with it, and return the results."""
     best = min(models.values(), key=lambda model: model.objective)
-    test = outputs.download(run.backend, run.uri("test"), folder / "test")
-    x_test, y_test = outputs.read_test_arrays(test, "x"), outputs.read_test_arrays(test, "y").ravel().tolist()
+    test_folder = outputs.download(run.backend, run.uri("test"), folder / "test")
+    x_test, y_test = (
+        outputs.read_test_arrays(test_folder, "x"),
+        outputs.read_test_arrays(test_folder, "y").ravel().tolist(),
+    )
     predictions = steps.serve_and_predict(run, best.uri, x_test[: steps.ENDPOINT_ROWS].tolist())
     report, batch_predictions = steps.score_test_data(run, best.uri, run.uri("test"), folder)
     blocks: list[Block] = [
@@ -126,10 +129,10 @@ def apply_best_model(
     return RunResults(f"housing, {options.framework}", blocks, locations)
 
 
-def make_figures(best: Model, predictions: PredictionPlot, trials: list[Trial]) -> Figures:
+def make_figures(best: Model, prediction_plot: PredictionPlot, trials: list[Trial]) -> Figures:
     trial_plots: list[Figure] = [TrialPlot(trials, "learning_rate", OBJECTIVE)] if trials else []
     pictures = [Picture("Learning curve", best.output[LEARNING_CURVE])] if LEARNING_CURVE in best.output else []
-    return Figures([predictions, *trial_plots, *pictures])
+    return Figures([prediction_plot, *trial_plots, *pictures])
 
 
 def read_model(backend: Backend, training: Members) -> Model:
@@ -178,7 +181,7 @@ def plan_model_use(context: RunContext, model_uri: str) -> list[PlannedRequest]:
 
 def plan_uploads(context: RunContext, options: Options) -> dict[str, str]:
     """Return the S3 URI of the user's data, by its local path; empty without such data."""
-    return {options.data: context.uri(DATA)} if options.data else {}
+    return {options.data: context.uri(DATA_PATH)} if options.data else {}
 
 
 def plan_raw_data(context: RunContext, options: Options) -> PlannedRequest:
@@ -186,7 +189,7 @@ def plan_raw_data(context: RunContext, options: Options) -> PlannedRequest:
     shards = ["--shards", str(options.instance_count)]
     if not options.data:
         return steps.plan_raw_data(context, ["diabetes", *shards])
-    file = {**steps.make_s3_input("input", context.uri(DATA)), "InputName": "source"}
+    file = {**steps.make_s3_input("input", context.uri(DATA_PATH)), "InputName": "source"}
     return steps.plan_raw_data(context, ["boston", "--from", "data.npz", *shards], [file])
 
 
@@ -199,7 +202,7 @@ def plan_scaling(context: RunContext, options: Options) -> PlannedRequest:
         f"Scaling on {count} hosts" if count > 1 else "Scaling",
         application={"ImageUri": context.backend.find_image_uri("preprocess")},
         inputs=[steps.make_s3_input("input", f"{context.uri('raw')}/", S3DataDistributionType="ShardedByS3Key")],
-        outputs={"train": "train", "test": "test"},
+        folders_by_output={"train": "train", "test": "test"},
         instance_count=count,
     )
 
@@ -216,7 +219,7 @@ def plan_training(context: RunContext, options: Options) -> PlannedRequest:
         "learning_rate": str(options.learning_rate),
     }
     return steps.plan_training(
-        context, options.trainer, hyperparameters, make_channels(context), METRICS[options.framework]
+        context, options.trainer, hyperparameters, make_channels(context), METRIC_DEFINITIONS[options.framework]
     )
 
 
@@ -244,7 +247,7 @@ def plan_tuning(context: RunContext, options: Options) -> PlannedRequest:
         "HyperParameterTuningJobName": context.name("tune"),
         "HyperParameterTuningJobConfig": TUNING_CONFIG,
         "TrainingJobDefinition": steps.make_training_definition(
-            context, "tune", options.trainer, make_channels(context), METRICS[options.framework]
+            context, "tune", options.trainer, make_channels(context), METRIC_DEFINITIONS[options.framework]
         ),
     }
     return PlannedRequest("tune", "Tuning", TUNING, request)
@@ -263,8 +266,6 @@ def check_data(options: Options) -> None:
         raise UsageError(f"--data {options.data} contains {', '.join(names) or 'no arrays'}: add arrays x and y")
 
 
-PARAMETERS = ("epochs", "batch_size", "learning_rate")
-
 WORKFLOW = Workflow(
     Options,
     run_housing,
@@ -272,6 +273,6 @@ WORKFLOW = Workflow(
     plan_uploads=plan_uploads,
     check_options=check_data,
     plan_pipeline=plan_pipeline,
-    parameters=PARAMETERS,
+    parameters=("epochs", "batch_size", "learning_rate"),
     examples=EXAMPLES,
 )

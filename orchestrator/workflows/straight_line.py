@@ -19,7 +19,7 @@ from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
 from microjobs_orchestrator.runs.run import Run
 from microjobs_orchestrator.runs.workflow import Block, Location, RunResults, Workflow
 
-METRICS = [
+METRIC_DEFINITIONS = [
     {"Name": "loss", "Regex": r"Train loss: ([0-9\.]+)"},
     {"Name": "val_loss", "Regex": r"Test loss: ([0-9\.]+)"},
 ]
@@ -48,8 +48,11 @@ def run_straight_line(run: Run, options: Options, folder: Path) -> RunResults:
     run.run_job(plan_raw_data(run))
     training = run.run_job(plan_training(run, options))
     model, raw = training["ModelArtifacts"]["S3ModelArtifacts"], run.uri("raw")
-    test = outputs.download(run.backend, raw, folder / "test")
-    x_test, y_test = outputs.read_test_arrays(test, "x"), outputs.read_test_arrays(test, "y").ravel().tolist()
+    test_folder = outputs.download(run.backend, raw, folder / "test")
+    x_test, y_test = (
+        outputs.read_test_arrays(test_folder, "x"),
+        outputs.read_test_arrays(test_folder, "y").ravel().tolist(),
+    )
     rows = [[0.0], [1.0], *x_test[: steps.ENDPOINT_ROWS].tolist()]
     at_zero, at_one, *predictions = steps.serve_and_predict(run, model, rows)
     report, batch_predictions = steps.score_test_data(run, model, raw, folder)
@@ -102,7 +105,7 @@ def plan_training(context: RunContext, options: Options) -> PlannedRequest:
         "batch_size": "0",
     }
     channels = [steps.make_channel(name, context.uri("raw")) for name in ("train", "test")]
-    return steps.plan_training(context, "train-pytorch", hyperparameters, channels, METRICS)
+    return steps.plan_training(context, "train-pytorch", hyperparameters, channels, METRIC_DEFINITIONS)
 
 
 WORKFLOW = Workflow(Options, run_straight_line, plan_requests, parameters=("epochs", "learning_rate"))
