@@ -19,11 +19,11 @@ def find_accessibility_violations(page: Page) -> list[str]:
     if not page.evaluate("'axe' in window"):
         page.evaluate(AXE_SCRIPT)
     problems = []
-    for scheme, options in AXE_OPTIONS.items():
-        page.emulate_media(color_scheme=scheme)
+    for mode, options in AXE_OPTIONS.items():
+        page.emulate_media(color_scheme=mode)
         violations: list[dict[str, Any]] = page.evaluate(RUN_AXE, {**options, "resultTypes": ["violations"]})
         for violation in violations:
             targets = [node["target"] for node in violation["nodes"]]
-            problems.append(f"{scheme}: {violation['id']}: {targets}")
+            problems.append(f"{mode}: {violation['id']}: {targets}")
     page.emulate_media(color_scheme="light")
     return problems

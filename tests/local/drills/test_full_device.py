@@ -50,7 +50,7 @@ def test_full_device_is_reported_and_nothing_is_lost(small_file_system: Path) ->
         finished_job = server.train(f"echo finished > {LAYOUT.model}/weights")["TrainingJobName"]
         name = server.start_training(f"echo ready; sleep 3; head -c 3000000 /dev/urandom > {LAYOUT.model}/big")
         wait_until(lambda: server.read_logs("TrainingJobs", name), lambda lines: lines.get("algo-1") == ["ready"])
-        objects = {path.name for path in server.bucket.rglob("*")}
+        names = {path.name for path in server.bucket.rglob("*")}
         with fill_file_system(small_file_system):
             with pytest.raises(ClientError, match="no space left on the device"):
                 server.s3.put_object(Bucket=server.address.bucket, Key="big", Body=b"x" * 100_000)
@@ -58,7 +58,7 @@ def test_full_device_is_reported_and_nothing_is_lost(small_file_system: Path) ->
                 server.s3.create_multipart_upload(Bucket=server.address.bucket, Key="parts")
             job = server.wait_for_end(name)
         assert "does not fit: 0 bytes can be used" in job["FailureReason"]
-        assert {path.name for path in server.bucket.rglob("*")} == objects
+        assert {path.name for path in server.bucket.rglob("*")} == names
         assert server.wait_for_end(finished_job)["TrainingJobStatus"] == "Completed"
         assert list((server.home.objects / "incoming").iterdir()) == []
         server.s3.put_object(Bucket=server.address.bucket, Key="big", Body=b"x" * 100_000)

@@ -30,7 +30,7 @@ from tests.polling import wait_until
 from tests.ports import find_free_port
 
 NAME = "killed"
-GROUP = f"/aws/sagemaker/Endpoints/{NAME}"
+LOG_GROUP = f"/aws/sagemaker/Endpoints/{NAME}"
 CLIENT_COUNT, STREAM_COUNT = 3, 3
 STREAM_BODY = b"stream"
 PROGRAM = """
@@ -167,7 +167,7 @@ def check_requests(server: LocalServer, clients: Clients) -> None:
     """Check that the containers received each answered request once, and no request twice."""
 
     def count_requests() -> Counter[str]:
-        lines = [line for stream in server.read_log_streams(GROUP).values() for line in stream]
+        lines = [line for stream in server.read_log_streams(LOG_GROUP).values() for line in stream]
         return Counter(line.removeprefix("received ") for line in lines if line.startswith("received "))
 
     request_counts = wait_until(count_requests, lambda counts: counts.keys() >= set(clients.answered_bodies))
@@ -194,9 +194,9 @@ def test_killed_container_and_server_lose_no_answer(tmp_path: Path) -> None:
             deploy_endpoint(server, image)
             clients = Clients(server)
             with clients.run():
-                check_killed_container(server, clients)
-                server = check_killed_server(server, clients, config)
-                check_killed_update(server, clients, config)
+                kill_container(server, clients)
+                server = kill_and_restart_server(server, clients, config)
+                kill_server_during_update(server, clients, config)
             check_requests(server, clients)
             server.sagemaker.delete_endpoint(EndpointName=NAME)
         finally:
@@ -204,7 +204,7 @@ def test_killed_container_and_server_lose_no_answer(tmp_path: Path) -> None:
         check_nothing_is_left(home)
 
 
-def check_killed_container(server: LocalServer, clients: Clients) -> None:
+def kill_container(server: LocalServer, clients: Clients) -> None:
     clients.wait_for_answers()
     killed_container = find_container(server)
     with open_streams(server) as readers:
@@ -216,7 +216,7 @@ def check_killed_container(server: LocalServer, clients: Clients) -> None:
     assert find_container(server).id != killed_container.id
 
 
-def check_killed_server(server: LocalServer, clients: Clients, config: Config) -> LocalServer:
+def kill_and_restart_server(server: LocalServer, clients: Clients, config: Config) -> LocalServer:
     """Kill the server; return the next server, which has the same URL."""
     old_container = find_container(server)
     with open_streams(server) as readers:
@@ -232,7 +232,7 @@ def check_killed_server(server: LocalServer, clients: Clients, config: Config) -
     return next_server
 
 
-def check_killed_update(server: LocalServer, clients: Clients, config: Config) -> None:
+def kill_server_during_update(server: LocalServer, clients: Clients, config: Config) -> None:
     """Kill the server in the first step of an update, in which both configurations respond."""
     size = {"Type": "CAPACITY_PERCENT", "Value": 50}
     # with `deployment_speed`, the interval takes 5 s

@@ -88,8 +88,8 @@ def test_signature_headers_are_not_forwarded(invoke: Invoker, model: ImageBehavi
 
 
 def test_client_receives_response_and_headers(invoke: Invoker, model: ImageBehaviour) -> None:
-    attributes = {"X-Amzn-SageMaker-Custom-Attributes": "seen", "Content-Type": "text/csv", "Server": "mine"}
-    model.invoke = lambda _: Reply(b"3\n", 201, attributes)
+    container_headers = {"X-Amzn-SageMaker-Custom-Attributes": "seen", "Content-Type": "text/csv", "Server": "mine"}
+    model.invoke = lambda _: Reply(b"3\n", 201, container_headers)
     response = invoke()
     assert (response.status_code, response.data) == (201, b"3\n")
     assert response.headers["Content-Type"] == "text/csv"

@@ -120,8 +120,8 @@ def _find_container_addresses(server: LocalServer) -> set[Address]:
     networks = [
         network for container in containers for network in container.attrs["NetworkSettings"]["Networks"].values()
     ]
-    addresses = [network["IPAddress"] for network in networks if network["IPAddress"]]
-    return {(address, port) for address in addresses for port in (DASK_PORT, HEARTBEAT_PORT)}
+    ip_addresses = [network["IPAddress"] for network in networks if network["IPAddress"]]
+    return {(ip_address, port) for ip_address in ip_addresses for port in (DASK_PORT, HEARTBEAT_PORT)}
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from tests.unit.serve.conftest import Server
 
 ROWS = np.array([[1, 2, 3], [4, 5, 6.5]], np.float32)
 JSON_ROWS = '{"instances": [[1, 2, 3], [4, 5, 6.5]]}'
-LINES = "application/jsonlines"
+JSON_LINES = "application/jsonlines"
 NPY = "application/x-npy"
 RAW_SIGNATURE = "signature_name=raw"
 
@@ -25,13 +25,13 @@ def make_npy(array: Any, **options: Any) -> bytes:
 BODIES = {
     "application/json": JSON_ROWS.encode(),
     "text/csv": b"1,2,3\n4,5,6.5\n",
-    LINES: b"[1, 2, 3]\n[4, 5, 6.5]\n",
+    JSON_LINES: b"[1, 2, 3]\n[4, 5, 6.5]\n",
     NPY: make_npy(ROWS),
 }
 RESPONSES = {
     "application/json": b'{"predictions":[[6.0],[15.5]]}',
     "text/csv": b"6.0\n15.5\n",
-    LINES: b"[6.0]\n[15.5]\n",
+    JSON_LINES: b"[6.0]\n[15.5]\n",
     NPY: make_npy(np.array([[6.0], [15.5]], np.float32)),
 }
 
@@ -54,7 +54,10 @@ def test_absent_content_type_is_json(server: Server) -> None:
 
 
 def test_response_to_alias_of_json_lines_has_the_alias(server: Server) -> None:
-    assert server.invoke(BODIES[LINES], "application/x-jsonlines").headers["content-type"] == "application/x-jsonlines"
+    assert (
+        server.invoke(BODIES[JSON_LINES], "application/x-jsonlines").headers["content-type"]
+        == "application/x-jsonlines"
+    )
 
 
 def test_raw_signature_scales_in_the_model(server: Server) -> None:
@@ -62,7 +65,7 @@ def test_raw_signature_scales_in_the_model(server: Server) -> None:
     assert reply.json == {"predictions": [[3.0]]}
 
 
-@pytest.mark.parametrize("request_type", ["text/csv", LINES, NPY])
+@pytest.mark.parametrize("request_type", ["text/csv", JSON_LINES, NPY])
 def test_custom_attribute_chooses_the_signature(server: Server, request_type: str) -> None:
     reply = server.invoke(
         BODIES[request_type], request_type, Accept="text/csv", X_Amzn_SageMaker_Custom_Attributes=RAW_SIGNATURE
@@ -100,7 +103,7 @@ def test_bare_list_takes_the_signature_of_the_header(server: Server) -> None:
     assert server.invoke("[3, 4, 7]", X_Amzn_SageMaker_Custom_Attributes=RAW_SIGNATURE).json == {"predictions": [[3.0]]}
 
 
-TEXT_BODIES = {"application/json": JSON_ROWS, "text/csv": "1,2,3\n4,5,6.5\n", LINES: "[1, 2, 3]\n[4, 5, 6.5]\n"}
+TEXT_BODIES = {"application/json": JSON_ROWS, "text/csv": "1,2,3\n4,5,6.5\n", JSON_LINES: "[1, 2, 3]\n[4, 5, 6.5]\n"}
 
 
 @pytest.mark.parametrize("media_type", TEXT_BODIES)
@@ -133,7 +136,7 @@ def test_unsupported_or_wrong_charset_is_an_error(server: Server, charset: str, 
 
 
 def test_json_lines_can_be_objects_with_features(server: Server) -> None:
-    assert server.invoke('{"features": [1, 2, 3]}\n', LINES).body == b"[6.0]\n"
+    assert server.invoke('{"features": [1, 2, 3]}\n', JSON_LINES).body == b"[6.0]\n"
 
 
 def test_predictions_are_the_shortest_text_of_a_float32(server: Server) -> None:
@@ -213,7 +216,7 @@ MALFORMED_JSON = {
 
 @pytest.mark.parametrize("depth", [60, 65, 200, 1000, 1023, 1025, 100_000])
 @pytest.mark.parametrize("pair", ["[]", ('{"a":', "}")], ids=["lists", "objects"])
-@pytest.mark.parametrize("media_type", ["application/json", LINES])
+@pytest.mark.parametrize("media_type", ["application/json", JSON_LINES])
 def test_deeply_nested_json_gets_status_400(server: Server, depth: int, pair: tuple[str, str], media_type: str) -> None:
     nested = pair[0] * depth + "1" + pair[1] * depth
     for body in (nested, f"[{nested}]", f'{{"instances": [{nested}]}}'):
@@ -250,17 +253,17 @@ MALFORMED_CSV = {
     '"1,2,3\n1,2,3': "not a number: close each quote",
     "1\0,\0002\0,\0003\0": "not a number: send UTF-8, or name the encoding in Content-Type",
 }
-ROWS_OF_DATA = ["1,,3", "1,2,", "1,NA,3", "NA,2,3", "1%,2,3", "nan,x,3", "1_0,2,3"]
+MALFORMED_DATA_ROWS = ["1,,3", "1,2,", "1,NA,3", "NA,2,3", "1%,2,3", "nan,x,3", "1_0,2,3"]
 
 
-@pytest.mark.parametrize("body", ROWS_OF_DATA)
+@pytest.mark.parametrize("body", MALFORMED_DATA_ROWS)
 def test_error_does_not_call_data_a_header(server: Server, body: str) -> None:
     reply = server.invoke(f"{body}\n1,2,3", "text/csv")
     assert (reply.status, "header" in reply.error) == (400, False), reply.error
 
 
 @pytest.mark.parametrize(("body", "reason"), MALFORMED_CSV.items())
-def test_malformed_csv_gets_status_400_with_its_row(server: Server, body: str, reason: str) -> None:
+def test_malformed_csv_gets_status_400_with_a_reason(server: Server, body: str, reason: str) -> None:
     reply = server.invoke(body, "text/csv")
     assert (reply.status, reason in reply.error) == (400, True), reply.error
 
@@ -269,7 +272,7 @@ def test_malformed_csv_gets_status_400_with_its_row(server: Server, body: str, r
     "body", ["[1,2,3]\n[1,2", "1\n2\n3", "[1,2,3]\n{}", "[1,2,3]\n4", "x", "\n\n", "[1,2,3],[1,2,3]\n[1,2]"]
 )
 def test_malformed_json_lines_get_status_400(server: Server, body: str) -> None:
-    reply = server.invoke(body, LINES)
+    reply = server.invoke(body, JSON_LINES)
     assert (reply.status, bool(reply.error)) == (400, True)
 
 
