@@ -14,7 +14,7 @@ from microjobs_orchestrator.report import svg
 from microjobs_orchestrator.report.page import make_section, make_table
 from microjobs_orchestrator.runs.trials import Trial, format_value, make_trial_table
 
-MAX_CHARACTERS = 6
+MAX_NUMBER_CHARACTERS = 6
 """Maximum length of an aligned number. Ten such numbers fit into a line."""
 
 MAX_SUMMARY_TRIALS = 3
@@ -82,8 +82,8 @@ class Predictions:
         return Padding(grid, (1, 0))
 
     def to_html(self) -> str:
-        numbers = map(str, range(len(self.targets)))
-        columns = (numbers, align_numbers(self.predictions), align_numbers(self.targets))
+        row_numbers = map(str, range(len(self.targets)))
+        columns = (row_numbers, align_numbers(self.predictions), align_numbers(self.targets))
         rows = list(zip(*columns, strict=True))
         return make_section("Predictions of the endpoint", make_table(["row", "predicted", "target"], rows))
 
@@ -181,9 +181,9 @@ def format_number(value: float) -> str:
 
 
 def align_numbers(values: Sequence[float]) -> list[str]:
-    """Format numbers of one line with the same number of decimals, as many as MAX_CHARACTERS allows."""
+    """Format numbers of one line with the same number of decimals, as many as MAX_NUMBER_CHARACTERS allows."""
     for decimals in (4, 3, 1, 0):
         texts = [f"{value:.{decimals}f}" for value in values]
-        if all(len(text) <= MAX_CHARACTERS for text in texts):
+        if all(len(text) <= MAX_NUMBER_CHARACTERS for text in texts):
             return texts
     return [f"{value:.0e}" for value in values]

@@ -23,7 +23,7 @@ def save_savedmodel(network: keras.Model, scaler: Scaler | None, folder: Path, *
         has_raw: whether to write the signature `raw`; False for features that were made from named columns, which the
             SavedModel cannot take.
     """
-    features = [_make_input_spec(network)]
+    input_specs = [_make_input_spec(network)]
     mean = tf.constant(scaler.mean if scaler else 0.0, tf.float64)
     scale = tf.constant(scaler.scale if scaler else 1.0, tf.float64)
 
@@ -35,9 +35,9 @@ def save_savedmodel(network: keras.Model, scaler: Scaler | None, folder: Path, *
 
     archive = keras.export.ExportArchive()
     archive.track(network)
-    archive.add_endpoint(SERVING_DEFAULT, lambda features: {"predictions": network(features)}, features)
+    archive.add_endpoint(SERVING_DEFAULT, lambda features: {"predictions": network(features)}, input_specs)
     if has_raw:
-        archive.add_endpoint(RAW, raw, features)
+        archive.add_endpoint(RAW, raw, input_specs)
     archive.write_out(folder / VERSION_FOLDER, verbose=False)
 
 

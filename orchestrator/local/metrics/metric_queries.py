@@ -37,24 +37,24 @@ def read_queries(queries: Sequence[Query]) -> dict[str, Query]:
 
 
 def _check_query(query: Query) -> None:
-    name = query["Id"]
-    if not (name[:1].islower() and name.isidentifier() and name.isascii()):
-        raise _make_error(f"Id {name!r:.100} must begin with a lowercase letter, then letters, digits, _.")
+    query_id = query["Id"]
+    if not (query_id[:1].islower() and query_id.isidentifier() and query_id.isascii()):
+        raise _make_error(f"Id {query_id!r:.100} must begin with a lowercase letter, then letters, digits, _.")
     if ("Expression" in query) == ("MetricStat" in query):
-        raise _make_error(f"{name} must have either MetricStat or Expression.")
+        raise _make_error(f"{query_id} must have either MetricStat or Expression.")
     if "MetricStat" in query:
         check_statistic(query["MetricStat"]["Stat"], "Stat")
 
 
 def sort_by_use(queries: Mapping[str, Query]) -> Iterator[str]:
     """Yield the ids so that an expression comes after the queries that it uses."""
-    pending = {name: _list_used_ids(query, queries) for name, query in queries.items()}
+    pending = {query_id: _list_used_ids(query, queries) for query_id, query in queries.items()}
     while pending:
-        ready = [name for name, used_ids in pending.items() if not used_ids & pending.keys()]
+        ready = [query_id for query_id, used_ids in pending.items() if not used_ids & pending.keys()]
         if not ready:
             raise _make_error(f"The expressions of {', '.join(pending)} use each other in a circle.")
         yield from ready
-        pending = {name: used_ids for name, used_ids in pending.items() if name not in ready}
+        pending = {query_id: used_ids for query_id, used_ids in pending.items() if query_id not in ready}
 
 
 def _list_used_ids(query: Query, queries: Mapping[str, Query]) -> set[str]:
@@ -97,7 +97,7 @@ def make_page(
     page_request = {"MaxResults": limit, "NextToken": request.get("NextToken")}
     page, token = cut_page(points, page_request, code="InvalidNextToken")
     begin = int(request.get("NextToken") or 0)
-    incomplete_ids = {name for name, _, _ in points[begin + len(page) :]}
+    incomplete_ids = {query_id for query_id, _, _ in points[begin + len(page) :]}
     results = [_make_result(query, page, is_complete=query["Id"] not in incomplete_ids) for query in returned_queries]
     return {"MetricDataResults": results, "Messages": [], **token}
 
@@ -113,7 +113,7 @@ def _list_points(
 
 
 def _make_result(query: Query, page: Sequence[ResultPoint], *, is_complete: bool) -> Mapping[str, Any]:
-    points = [(time, value) for name, time, value in page if name == query["Id"]]
+    points = [(time, value) for query_id, time, value in page if query_id == query["Id"]]
     metric = query.get("MetricStat", {}).get("Metric", {})
     return {
         "Id": query["Id"],

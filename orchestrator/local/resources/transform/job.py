@@ -66,7 +66,7 @@ class TransformJob:
         self._transform_thread: threading.Thread | None = None
         self._outputs: list[Output] | None = None
         """None until all objects are transformed."""
-        self._reason: str | None = None
+        self._failure_reason: str | None = None
         """The reason why the job failed before all objects were transformed. The output of a single object that failed
         has its own reason."""
 
@@ -112,28 +112,29 @@ class TransformJob:
         except StoppedError:
             pass
         except UnhealthyError as error:
-            self._reason = f"AlgorithmError: {format_container(error.container)}{error}"
+            self._failure_reason = f"AlgorithmError: {format_container(error.container)}{error}"
         except CannotRunError as error:
-            self._reason = f"AlgorithmError: {error}"
+            self._failure_reason = f"AlgorithmError: {error}"
         except ServiceError as error:
-            self._reason = f"ClientError: {error}"
+            self._failure_reason = f"ClientError: {error}"
         except Exception as error:
             logger.exception("%s failed", self.plan_name)
-            self._reason = make_failure_reason(error)
+            self._failure_reason = make_failure_reason(error)
         finally:
             self.events.stop(StopReason.FINISHED)
 
     def _transform_all(self, hosts: Sequence[Host]) -> list[Output]:
-        objects, instances = list_objects(self.job.context, self.job.request), self._group_hosts(hosts)
-        with ThreadPoolExecutor(len(instances)) as pool:
+        objects = list_objects(self.job.context, self.job.request)
+        hosts_by_instance = self._group_hosts(hosts)
+        with ThreadPoolExecutor(len(hosts_by_instance)) as pool:
             futures = [
                 pool.submit(
                     self._transform,
-                    name,
                     instance,
-                    inputs.select_share(objects, "ShardedByS3Key", len(instances), index),
+                    instance_hosts,
+                    inputs.select_share(objects, "ShardedByS3Key", len(hosts_by_instance), index),
                 )
-                for index, (name, instance) in enumerate(instances.items())
+                for index, (instance, instance_hosts) in enumerate(hosts_by_instance.items())
             ]
         errors = [error for future in futures if (error := future.exception()) is not None]
         if errors:
@@ -182,7 +183,7 @@ class TransformJob:
         elif self._outputs is not None:
             self._store(self._outputs)
         else:
-            self.job.fail(self._reason or self.job.read_failure_reason(outcome))
+            self.job.fail(self._failure_reason or self.job.read_failure_reason(outcome))
 
     def _store(self, outputs: Sequence[Output]) -> None:
         """Store the outputs. Then complete the job, or fail it if an object or an output failed."""
