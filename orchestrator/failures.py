@@ -14,7 +14,7 @@ class UsageError(CommandError):
 
 
 class JobFailedError(CommandError):
-    """A job did not complete, or an endpoint did not come into service. `last_log_lines` are those of its log."""
+    """A job did not complete, or an endpoint did not come into service. `last_log_lines` is the end of its log."""
 
     def __init__(self, step: str, name: str, status: str, reason: str, last_log_lines: tuple[str, ...] = ()) -> None:
         super().__init__(f"{step} ({name}) is {status}: {reason}")

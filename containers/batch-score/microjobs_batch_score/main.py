@@ -1,4 +1,4 @@
-"""Batch scoring: predicts test arrays with a model and reports the error.
+"""Batch scoring: predicts the targets of test rows with a model, and reports the error.
 
 model   model.tar.gz of a training job, or the extracted folder
 test    x_test.npy and y_test.npy, or shards; without targets, the reports have no mse and no mae, and there is no plot

@@ -32,7 +32,7 @@ class WireProtocol(Protocol):
         """Return the name of the operation; empty if the request does not name one.
 
         Raises:
-            ServiceError: no operation has the request's address.
+            ServiceError: no operation has the request's method and path.
         """
 
     def parse(self, operation: OperationModel, request: Request, /) -> dict[str, Any]:
