@@ -23,7 +23,7 @@ INSTANCE_TYPE = Honoured(
     required=True,
 )
 ONE_MACHINE_REASON = "all hosts run on this one machine"
-HOSTS = Honoured(
+INSTANCE_COUNT = Honoured(
     "number of containers, `algo-1` …, on their own network",
     required=True,
     minimum=1,
@@ -32,7 +32,7 @@ HOSTS = Honoured(
 )
 CLUSTER: Rows = {
     "InstanceType": INSTANCE_TYPE,
-    "InstanceCount": HOSTS,
+    "InstanceCount": INSTANCE_COUNT,
     "VolumeSizeInGB": VOLUME,
     "VolumeKmsKeyId": KMS,
 }
