@@ -61,12 +61,12 @@ def load_request_context(settings: Settings, jobs: Iterable[str]) -> RequestCont
 
 def format_pipeline_requests(context: RunContext, pipeline: Pipeline) -> Iterator[tuple[str, str]]:
     """Yield the command and the JSON of the requests that create and start a pipeline."""
-    start = {
+    start_request = {
         "PipelineName": pipeline.name,
         "PipelineParameters": [{"Name": RUN_PARAMETER, "Value": context.id}],
     }
     yield "aws sagemaker create-pipeline --cli-input-json", json.dumps(make_create_request(context, pipeline))
-    yield "aws sagemaker start-pipeline-execution --cli-input-json", json.dumps(start)
+    yield "aws sagemaker start-pipeline-execution --cli-input-json", json.dumps(start_request)
 
 
 def format_requests(context: RunContext, requests: Iterable[PlannedRequest]) -> Iterator[tuple[str, str]]:

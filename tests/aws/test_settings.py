@@ -52,7 +52,7 @@ def test_missing_file_gives_defaults(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "output"),
+    ("line", "message"),
     [
         ("spots = true", "no setting 'spots'"),
         ('spot = "yes"', "spot must be true or false, not 'yes'"),
@@ -60,10 +60,10 @@ def test_missing_file_gives_defaults(tmp_path: Path) -> None:
         ("spot", "not valid TOML"),
     ],
 )
-def test_invalid_file_names_the_setting(tmp_path: Path, line: str, output: str) -> None:
+def test_invalid_file_names_the_setting(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "microjobs.toml"
     path.write_text(f"[aws]\n{line}\n")
-    with pytest.raises(UsageError, match=output):
+    with pytest.raises(UsageError, match=message):
         load(path)
 
 
@@ -102,7 +102,7 @@ def test_all_settings_but_three_have_a_flag() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "output"),
+    ("values", "message"),
     [
         ({"region": ""}, "no region is set"),
         ({"role": "microjobs"}, "'microjobs' is not the ARN of a role"),
@@ -113,8 +113,8 @@ def test_all_settings_but_three_have_a_flag() -> None:
         ({"max_minutes": 0}, "max_minutes must be at least 1, not 0"),
     ],
 )
-def test_invalid_settings_have_remedies(settings: Settings, values: dict[str, object], output: str) -> None:
-    with pytest.raises(UsageError, match=output):
+def test_invalid_settings_have_remedies(settings: Settings, values: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         raise_problems(find_problems(replace(settings, **values), workflows.list_steps()))  # type: ignore[arg-type]
 
 

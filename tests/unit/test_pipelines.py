@@ -36,7 +36,7 @@ def make_table(rows: int = 100) -> pd.DataFrame:
     )
 
 
-def make_pipeline(*, handle_unknown: str = "ignore", missing_text: object = "") -> Any:
+def make_sklearn_pipeline(*, handle_unknown: str = "ignore", missing_text: object = "") -> Any:
     from sklearn.compose import ColumnTransformer
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline
@@ -59,7 +59,7 @@ def make_pipeline(*, handle_unknown: str = "ignore", missing_text: object = "") 
 def make_model(folder: Path, weights: list[float] = WEIGHTS, **options: Any) -> tuple[BundleModel, Any]:
     """Return a model with a pipeline, and the fitted pipeline."""
     write_linear_bundle(folder, weights, 0.0)
-    pipeline = make_pipeline(**options).fit(make_table())
+    pipeline = make_sklearn_pipeline(**options).fit(make_table())
     save_pipeline(pipeline, make_table(), folder)
     return BundleModel(read_bundle(folder)), pipeline
 

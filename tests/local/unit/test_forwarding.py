@@ -103,7 +103,7 @@ def forward(port: int) -> None:
     Forwarding(port).start(cast("Any", SimpleNamespace(name="guard")))
 
 
-def send(guard: Guard, request: bytes) -> socket.socket:
+def connect_and_send(guard: Guard, request: bytes) -> socket.socket:
     connection = socket.create_connection(guard.client_listener.getsockname(), TIMEOUT_SECONDS)
     connection.sendall(request)
     return connection
@@ -116,7 +116,7 @@ def receive(connection: socket.socket) -> bytes:
 
 def test_connections_at_the_same_time_reach_the_server(guard: Guard, server_port: int) -> None:
     forward(server_port)
-    connections = [send(guard, b"a"), send(guard, b"b")]
+    connections = [connect_and_send(guard, b"a"), connect_and_send(guard, b"b")]
     assert [receive(connection) for connection in connections] == [b"a" + REPLY, b"b" + REPLY]
 
 
@@ -125,7 +125,7 @@ def test_connection_is_not_given_to_a_carrier_whose_server_has_ended(guard: Guar
     tunnel.close()
     guard.processes[0].wait(TIMEOUT_SECONDS)
     forward(server_port)
-    connections = [send(guard, b"a"), send(guard, b"b")]
+    connections = [connect_and_send(guard, b"a"), connect_and_send(guard, b"b")]
     assert {receive(connection)[:1] for connection in connections} == {b"a", b"b"}
 
 

@@ -184,11 +184,11 @@ class HostWithFailingStop(EndingHost):
 
     def __init__(self) -> None:
         super().__init__("algo-1")
-        self._stop_calls = 0
+        self._stop_count = 0
 
     def stop(self, grace: float) -> None:  # noqa: ARG002
-        self._stop_calls += 1
-        if self._stop_calls == 1:
+        self._stop_count += 1
+        if self._stop_count == 1:
             raise RuntimeError("500 Server Error")
         self.ended.set()
 
@@ -220,9 +220,9 @@ def test_same_seed_gives_the_same_values_within_ranges(strategy: str) -> None:
         return proposals
 
     assert propose_five() == propose_five()
-    for values in propose_five():
-        assert 0.6 <= float(values["momentum"]) <= 0.999
-        assert 1 <= int(values["epochs"]) <= 50
+    for hyperparameters in propose_five():
+        assert 0.6 <= float(hyperparameters["momentum"]) <= 0.999
+        assert 1 <= int(hyperparameters["epochs"]) <= 50
 
 
 def test_from_hyperparameter_reverses_to_hyperparameter() -> None:
@@ -253,23 +253,24 @@ def test_search_inherits_results_within_its_ranges() -> None:
     search = TrialSearch("Bayesian", (UNIT_RANGE,), minimise=True, seed=1)
     for number in range(12):
         search.inherit_result({"x": str(0.08 * number), "other": "1"}, 0.08 * number)
-    for values in ({"x": "3"}, {"x": "many"}, {"other": "1"}):
-        search.inherit_result(values, -5.0)
+    for hyperparameters in ({"x": "3"}, {"x": "many"}, {"other": "1"}):
+        search.inherit_result(hyperparameters, -5.0)
     x_values = [float(search.propose(str(number), number)["x"]) for number in range(6)]
     assert sum(x < 0.3 for x in x_values) >= 5
 
 
-def count_reported_values(values: Mapping[str, float], minimum: int = 1, maximum: int = 9) -> dict[str, int]:
-    """Run one trial after another; return the number of values that each trial reports before Hyperband stops it."""
+def count_reports(objectives: Mapping[str, float], minimum: int = 1, maximum: int = 9) -> dict[str, int]:
+    """Run one trial after another, each of which always reports its objective. Return how many times each trial reports
+    before Hyperband stops it."""
     search = TrialSearch(
         "Hyperband", (UNIT_RANGE,), minimise=True, seed=1, resources=HyperbandResources(minimum, maximum)
     )
     counts = {}
-    for number, (name, value) in enumerate(values.items()):
+    for number, (name, objective) in enumerate(objectives.items()):
         hyperparameters = search.propose(name, number)
-        steps = (step for step in range(1, 100) if search.report(name, [value] * step))
+        steps = (step for step in range(1, 100) if search.report(name, [objective] * step))
         counts[name] = next(steps)
-        search.add_result(name, hyperparameters, value, stopped=counts[name] <= maximum)
+        search.add_result(name, hyperparameters, objective, stopped=counts[name] <= maximum)
     return counts
 
 
@@ -278,14 +279,14 @@ BAD_TRIALS = {f"bad-{number}": 5.0 for number in range(9)}
 
 
 def test_hyperband_stops_worse_trials_earlier() -> None:
-    counts = count_reported_values(GOOD_TRIALS | BAD_TRIALS)
+    counts = count_reports(GOOD_TRIALS | BAD_TRIALS)
     # each good trial is the best trial until it reaches the maximum
     assert {counts[name] for name in GOOD_TRIALS} == {10}
     assert sum(counts[name] < 9 for name in BAD_TRIALS) >= 5  # one of Hyperband's brackets stops no trial early
 
 
 def test_hyperband_stops_no_trial_before_the_minimum() -> None:
-    counts = count_reported_values(GOOD_TRIALS | BAD_TRIALS, minimum=4, maximum=30)
+    counts = count_reports(GOOD_TRIALS | BAD_TRIALS, minimum=4, maximum=30)
     assert 4 <= min(counts.values()) < 30
 
 
@@ -309,9 +310,9 @@ def test_bayesian_search_beats_random_search() -> None:
         search = TrialSearch(strategy, (Range("x", "Continuous", 0.0, 1.0),), minimise=True, seed=seed)
         results = []
         for number in range(20):
-            values = search.propose(str(number), number)
-            results.append((float(values["x"]) - 0.37) ** 2)
-            search.add_result(str(number), values, results[-1])
+            hyperparameters = search.propose(str(number), number)
+            results.append((float(hyperparameters["x"]) - 0.37) ** 2)
+            search.add_result(str(number), hyperparameters, results[-1])
         return min(results)
 
     wins = sum(find_smallest_loss("Bayesian", seed) < find_smallest_loss("Random", seed) for seed in range(10))
