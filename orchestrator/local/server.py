@@ -84,7 +84,7 @@ _LARGE_BLOCK_BYTES = 1 << 20
 POLL_INTERVAL = 0.5
 """Seconds between two checks for the shutdown: `Event.wait` does not return when another thread receives the signal."""
 
-Choose = Callable[[str, Home], tuple[Runtime, str]]
+ChooseRuntime = Callable[[str, Home], tuple[Runtime, str]]
 """A function that takes the configured name of the runtime, and the home. It returns the runtime and the reason for the
 choice."""
 
@@ -94,7 +94,7 @@ def serve(
     config: Config,
     *,
     stops_when_unused: bool = False,
-    choose: Choose | None = None,
+    choose: ChooseRuntime | None = None,
     announce: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP, then stop all jobs and endpoints.
@@ -127,9 +127,9 @@ def serve(
         logger.info("runtime %s: %s", runtime.name, reason)
         port = _start(home, config, runtime, cleanup)
         url = f"http://{LOOPBACK}:{port}"
-        settings = {"url": url, "region": config.region, "runtime": runtime.name, "why": reason, "pid": os.getpid()}
+        address = {"url": url, "region": config.region, "runtime": runtime.name, "why": reason, "pid": os.getpid()}
         cleanup.callback(home.server_file.unlink, missing_ok=True)
-        write_text(home.server_file, json.dumps(settings))
+        write_text(home.server_file, json.dumps(address))
         logger.info("serving %s at %s; buckets are in %s", home.root, url, home.buckets)
         announce(make_console_address(url, home.server_key(), home.root, os.getpid()))
         while not stop.wait(POLL_INTERVAL):
@@ -260,7 +260,7 @@ def create_services(
     Args:
         on_registered_target: called after each registration of a scalable target.
     """
-    roles, region = Iam(context.state), context.settings.region
+    iam, region = Iam(context.state), context.settings.region
     alarms = AlarmOperations(context.state, context.alarms, region)
     return {
         "sagemaker": SageMaker(context, load_operations(context, registry)).list_handlers(),
@@ -268,8 +268,8 @@ def create_services(
         "sagemaker-metrics": SageMakerMetrics(context.state, context.metrics).list_handlers(),
         "logs": Logs(context.logs, region).list_handlers(),
         "cloudwatch": {**CloudWatch(context.metrics).list_handlers(), **alarms.list_handlers()},
-        "sts": sts.list_handlers(context.home.credentials(), lambda name: str(roles.get_role(name)["RoleId"])),
-        "iam": roles.list_handlers(),
+        "sts": sts.list_handlers(context.home.credentials(), lambda name: str(iam.get_role(name)["RoleId"])),
+        "iam": iam.list_handlers(),
         "ecr": Ecr(context.state, region, context.runtime.images).list_handlers(),
         "sqs": Sqs(context.state.queues, context.settings.client_url).list_handlers(),
         "application-autoscaling": ApplicationAutoScaling(context, on_registered_target).list_handlers(),

@@ -23,7 +23,7 @@ def make_interceptors(
     return list_interceptors(
         credentials,
         services,
-        hosts=["localhost", "127.0.0.1"],
+        host_names=["localhost", "127.0.0.1"],
         prove=lambda *_: "",
         forwarder=Forwarder({}),
         own_operations=own_operations,

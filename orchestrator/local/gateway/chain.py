@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 def list_interceptors(
     credentials: Credentials,
     services: Mapping[str, AnyService],
-    hosts: Collection[str],
+    host_names: Collection[str],
     prove: Prover,
     forwarder: Forwarder,
     own_operations: OwnOperations,
@@ -51,7 +51,7 @@ def list_interceptors(
     Args:
         credentials: credentials of the home, with which requests must be signed.
         services: this server's services, by botocore's names.
-        hosts: names and addresses of this server without a port. Their subdomains are accepted, too.
+        host_names: names and addresses of this server without a port. Their subdomains are accepted, too.
         prove: proves to the command line that this is the server of the home.
         forwarder: sends requests for other services to other emulators.
         own_operations: operations of the command line, by path.
@@ -60,7 +60,7 @@ def list_interceptors(
     """
     streaming_services = {name for name, service in services.items() if not isinstance(service, Mapping)}
     return (
-        make_host_check(hosts),
+        make_host_check(host_names),
         refuse_requests_of_web_pages,
         make_health_check(prove),
         serve_packages,
