@@ -85,7 +85,7 @@ class Iam:
         role = {
             **_make_default_role(name, request.get("Path", "/"), f"{name}/{time.time_ns()}"),
             "CreateDate": int(time.time()),
-            "AssumeRolePolicyDocument": _check_document(request["AssumeRolePolicyDocument"]),
+            "AssumeRolePolicyDocument": _require_json_object(request["AssumeRolePolicyDocument"]),
             "Description": request.get("Description", ""),
             "MaxSessionDuration": request.get("MaxSessionDuration", DEFAULT_SESSION_SECONDS),
             "Tags": _merge_tags([], request.get("Tags", [])),
@@ -158,7 +158,7 @@ def _delete_policy(role: Role, request: Request) -> Role:
 
 
 def _put_policy(role: Role, request: Request) -> Role:
-    return {"policies": {**role["policies"], request["PolicyName"]: _check_document(request["PolicyDocument"])}}
+    return {"policies": {**role["policies"], request["PolicyName"]: _require_json_object(request["PolicyDocument"])}}
 
 
 def _detach_policy(role: Role, request: Request) -> Role:
@@ -170,7 +170,7 @@ def _detach_policy(role: Role, request: Request) -> Role:
 CHANGE_OPERATIONS: Mapping[str, Callable[[Role, Request], Role]] = {
     "UpdateRole": _update_role,
     "UpdateAssumeRolePolicy": lambda _, request: {
-        "AssumeRolePolicyDocument": _check_document(request["PolicyDocument"])
+        "AssumeRolePolicyDocument": _require_json_object(request["PolicyDocument"])
     },
     "PutRolePolicy": _put_policy,
     "DeleteRolePolicy": _delete_policy,
@@ -184,12 +184,16 @@ CHANGE_OPERATIONS: Mapping[str, Callable[[Role, Request], Role]] = {
 # --- members of roles ---
 
 
-def _make_default_role(name: str, path: str = "/", identity: str = "") -> dict[str, Any]:
-    """Return a role with default members. Such a role exists for every name until CreateRole or DeleteRole."""
+def _make_default_role(name: str, path: str = "/", id_seed: str = "") -> dict[str, Any]:
+    """Return a role with default members. Such a role exists for every name until CreateRole or DeleteRole.
+
+    Args:
+        id_seed: text from which the RoleId is derived; by default, the name.
+    """
     return {
         "Path": path,
         "RoleName": name,
-        "RoleId": "AROA" + sha256((identity or name).encode()).hexdigest()[:16].upper(),
+        "RoleId": "AROA" + sha256((id_seed or name).encode()).hexdigest()[:16].upper(),
         "Arn": f"arn:aws:iam::{ACCOUNT}:role{path}{name}",
         "CreateDate": 0,
         "AssumeRolePolicyDocument": DEFAULT_TRUST_POLICY,
@@ -206,7 +210,8 @@ def _describe(role: Role) -> dict[str, Any]:
     return {**members, "AssumeRolePolicyDocument": quote(role["AssumeRolePolicyDocument"])}
 
 
-def _check_document(text: str) -> str:
+def _require_json_object(text: str) -> str:
+    """Return the text of a policy. Raise ServiceError MalformedPolicyDocument if it is not a JSON object."""
     try:
         if not isinstance(json.loads(text), dict):
             raise ValueError("it is not an object")
