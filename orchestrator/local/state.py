@@ -256,13 +256,13 @@ class State:
         if query.after is not None:
             conditions.append(f"({column}, name, version) {comparison} (?, ?, ?)")
             values += query.after
-        page = (
+        statement = (
             f"SELECT name, version FROM resources INDEXED BY {index} WHERE {' AND '.join(conditions)}"  # noqa: S608
             f" ORDER BY {column} {direction}, name {direction}, version {direction} LIMIT ?"
         )
         with self._lock:
-            keys = self._connection.execute(page, (*values, query.limit)).fetchall()
-            names, versions = ([*set(column)] for column in zip(*keys, strict=True)) if keys else ([], [])
+            keys = self._connection.execute(statement, (*values, query.limit)).fetchall()
+            names, versions = ([*set(key_parts)] for key_parts in zip(*keys, strict=True)) if keys else ([], [])
             condition = (
                 f"kind = ? AND name IN ({_make_placeholders(names)}) AND version IN ({_make_placeholders(versions)})"
             )
@@ -352,7 +352,7 @@ def _encode(value: Mapping[str, Any]) -> str:
 
 
 def _decode(text: str) -> dict[str, Any]:
-    """Parse a stored object. An earlier version also stored numbers that are not finite."""
+    """Parse a stored object. Earlier servers also stored numbers that are not finite."""
     constants: list[str] = []
     value = json.loads(text, parse_constant=constants.append)
     if not isinstance(value, dict):

@@ -53,13 +53,13 @@ def list_resources(
     state: State,
     kind: Kind,
     request: Mapping[str, Any],
-    compute: Callable[[Record], Mapping[str, Any]] = lambda _: {},
+    compute_members: Callable[[Record], Mapping[str, Any]] = lambda _: {},
     **filters: Any,
 ) -> dict[str, Any]:
     """Return the response of a List request, with SageMaker's filters, order and pages.
 
     Args:
-        compute: returns the members of a resource that its record does not contain.
+        compute_members: returns the members of a resource that its record does not contain.
         filters: fields of `Query` that replace those that the request defines.
     """
     limit, status = request.get("MaxResults", PAGE_SIZE), request.get("StatusEquals", "")
@@ -82,7 +82,7 @@ def list_resources(
     shape = list_shape.members[kind.summaries_member].member
     page = [record for record in records[:limit] if status in ("", record.status)]
     response: dict[str, Any] = {
-        kind.summaries_member: [_select_members(shape, record, compute(record)) for record in page]
+        kind.summaries_member: [_select_members(shape, record, compute_members(record)) for record in page]
     }
     if len(records) > limit:
         last = records[limit - 1]

@@ -163,8 +163,8 @@ def _check_alarm(request: Request) -> None:
     _check_metric(request)
     queries = metric_queries.read_queries(list(list_queries(request).values()))
     list(metric_queries.sort_by_use(queries))
-    if len(results := list_result_ids(queries)) != 1:
-        raise _make_error(f"{len(results)} items of Metrics have ReturnData true; exactly one must have it.")
+    if len(result_ids := list_result_ids(queries)) != 1:
+        raise _make_error(f"{len(result_ids)} items of Metrics have ReturnData true; exactly one must have it.")
     _check_evaluation_time(request["EvaluationPeriods"], list_periods(queries))
 
 

@@ -138,9 +138,9 @@ class TrainingProcess:
             return
         message = f"stopped by {self.stop.signal_name} after {epochs:.10g} of {self.hyperparameters.epochs} epochs"
         setting = "folder" if checkpoints.is_temporary else "CheckpointConfig"
-        resume = f"checkpoint in {checkpoints.folder}: start the job again with the same {setting} to resume"
-        read_only = f"no checkpoint is saved, because {checkpoints.folder} is read-only"
-        logger.info("%s; the model is saved; %s", message, resume if checkpoints.is_enabled else read_only)
+        resume_note = f"checkpoint in {checkpoints.folder}: start the job again with the same {setting} to resume"
+        read_only_note = f"no checkpoint is saved, because {checkpoints.folder} is read-only"
+        logger.info("%s; the model is saved; %s", message, resume_note if checkpoints.is_enabled else read_only_note)
 
 
 def _log_acceleration(hyperparameters: TrainerHyperparameters, *, has_gpu: bool) -> None:

@@ -65,7 +65,8 @@ def connect_with_secret(address: Address, secret: str = SECRET) -> socket.socket
     return connection
 
 
-def send(connection: socket.socket, content: bytes) -> None:
+def send_and_end(connection: socket.socket, content: bytes) -> None:
+    """Send the content, and then the end of the stream."""
     connection.sendall(content)
     connection.shutdown(socket.SHUT_WR)
 
@@ -82,7 +83,7 @@ def echo(connection: socket.socket) -> None:
 def test_caller_with_the_secret_reaches_the_host() -> None:
     content = bytes(range(256)) * 40_000
     with start_relay(echo) as address, connect_with_secret(address) as connection:
-        threading.Thread(target=send, args=(connection, content)).start()
+        threading.Thread(target=send_and_end, args=(connection, content)).start()
         assert read(connection) == content
 
 
@@ -101,7 +102,7 @@ def test_published_port_is_used_if_the_address_of_the_container_is_unreachable()
         guarded_port = make_guarded_port("127.0.0.99", address)
         for _ in range(2):
             with guarded_port.connect(5) as connection:
-                send(connection, b"x")
+                send_and_end(connection, b"x")
                 assert read(connection) == b"x"
 
 
@@ -238,7 +239,7 @@ def test_silent_callers_do_not_block_others() -> None:
     with start_relay(echo) as address:
         strangers = [socket.create_connection(address, 5) for _ in range(2 * relay.MAX_UNPROVEN_CALLERS)]
         with connect_with_secret(address) as connection:
-            send(connection, b"x")
+            send_and_end(connection, b"x")
             assert read(connection) == b"x"
         for stranger in strangers:
             stranger.close()

@@ -56,29 +56,34 @@ def read_body(config: Config, file: Path, *, is_success: bool) -> str | None:
 
 
 def make_message(
-    region: str, endpoint: str, request: Mapping[str, str], output: str, receive_time: float, result: InvocationResult
+    region: str,
+    endpoint: str,
+    invocation: Mapping[str, str],
+    output_uri: str,
+    receive_time: float,
+    result: InvocationResult,
 ) -> dict[str, Any]:
     """Return the message about the end of an invocation.
 
     Args:
-        request: the id of the invocation (`inferenceId`), its `contentType` and, if it has one, its `inputLocation`.
-        output: the S3 URI of the result.
+        invocation: its id (`inferenceId`), its `contentType` and, if it has one, its `inputLocation`.
+        output_uri: the S3 URI of the result.
         receive_time: the time of the request, in seconds since 1970.
     """
-    parameters = {name: value for name, value in request.items() if name != "inferenceId"}
+    parameters = {name: value for name, value in invocation.items() if name != "inferenceId"}
     message: dict[str, Any] = {
         "awsRegion": region,
         "eventTime": _format_time(datetime.now(UTC)),
         "receivedTime": _format_time(datetime.fromtimestamp(receive_time, UTC)),
         "invocationStatus": "Completed" if result.failure is None else "Failed",
         "requestParameters": {"endpointName": endpoint, **parameters},
-        "inferenceId": request["inferenceId"],
+        "inferenceId": invocation["inferenceId"],
         "eventVersion": "1.0",
         "eventSource": "aws:sagemaker",
         "eventName": "InferenceResult",
     }
     if result.failure is None:
-        message["responseParameters"] = {"contentType": result.content_type, "outputLocation": output}
+        message["responseParameters"] = {"contentType": result.content_type, "outputLocation": output_uri}
     else:
         message["failureReason"] = result.failure
     if result.body is not None:

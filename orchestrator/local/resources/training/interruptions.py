@@ -21,19 +21,22 @@ PATH = "/_microjobs/interruptions"
 """The path of the request that `microjobs interrupt` sends to the server."""
 TIMEOUT_SECONDS = 10
 """Seconds in which the server must respond to `microjobs interrupt`."""
-INVALID_REQUEST = (
+INVALID_REQUEST_MESSAGE = (
     "The body must be a JSON object with the job's name in `job`, the seconds until the hosts end in `notice`, and the "
     "seconds until new hosts are available in `away`."
 )
 
 
-def interrupt(registry: Registry, content: Any) -> None:
-    """Interrupt a running training job. `content` is the parsed body of a request to PATH.
+def interrupt(registry: Registry, parsed_body: Any) -> None:
+    """Interrupt a running training job.
+
+    Args:
+        parsed_body: the JSON value in the body of a request to PATH.
 
     Raises:
-        ValidationError: the content is malformed, or no spot hosts of the job are running.
+        ValidationError: the body is malformed, or no spot hosts of the job are running.
     """
-    name, interruption = _parse(content)
+    name, interruption = _parse(parsed_body)
     job = registry.find(f"{TRAINING_JOB.arn_type}/{name}")
     if not isinstance(job, TrainingJob) or not job.interrupt(interruption):
         raise ValidationError(
@@ -41,13 +44,13 @@ def interrupt(registry: Registry, content: Any) -> None:
         )
 
 
-def _parse(content: Any) -> tuple[str, Interruption]:
+def _parse(parsed_body: Any) -> tuple[str, Interruption]:
     try:
-        name, *seconds = content["job"], float(content["notice"]), float(content["away"])
+        name, *seconds = parsed_body["job"], float(parsed_body["notice"]), float(parsed_body["away"])
     except (TypeError, KeyError, ValueError, OverflowError) as error:
-        raise ValidationError(INVALID_REQUEST) from error
+        raise ValidationError(INVALID_REQUEST_MESSAGE) from error
     if not isinstance(name, str) or not all(0 <= value < math.inf for value in seconds):
-        raise ValidationError(INVALID_REQUEST)
+        raise ValidationError(INVALID_REQUEST_MESSAGE)
     return name, Interruption(*seconds)
 
 
