@@ -28,5 +28,5 @@ def find_limits(instance_type: str) -> HostLimits | None:
     if match is None or match[1] not in GIB_PER_VCPU:
         return None
     vcpus = VCPUS.get(match[2]) or 4 * int(match[3])
-    ratio = 2.0 if match[1] == "t" and match[2] == "medium" else GIB_PER_VCPU[match[1]]
-    return HostLimits(float(vcpus), round(vcpus * ratio * GIB))
+    gib_per_vcpu = 2.0 if match[1] == "t" and match[2] == "medium" else GIB_PER_VCPU[match[1]]
+    return HostLimits(float(vcpus), round(vcpus * gib_per_vcpu * GIB))

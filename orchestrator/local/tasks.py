@@ -129,14 +129,14 @@ class Watcher:
         Args:
             waiter: the object that `select` yields when the socket is ready.
         """
-        number = file.fileno()
-        watched = self._watched.get(number)
+        descriptor = file.fileno()
+        watched = self._watched.get(descriptor)
         if watched is None or watched.file is not file:
-            self._poll.register(number, event)
-            self._watched[number] = _WatchedSocket(file, event, waiter)
+            self._poll.register(descriptor, event)
+            self._watched[descriptor] = _WatchedSocket(file, event, waiter)
             return
         if watched.event != event:
-            self._poll.modify(number, event)
+            self._poll.modify(descriptor, event)
         watched.event, watched.waiter = event, waiter
 
     def release(self, file: socket.socket) -> None:
@@ -150,16 +150,16 @@ class Watcher:
 
     def select(self, seconds: float) -> Iterator[object]:
         """Wait until sockets are ready; yield their waiters."""
-        for number, _ in self._poll.poll(seconds):
-            watched = self._watched.get(number)
+        for descriptor, _ in self._poll.poll(seconds):
+            watched = self._watched.get(descriptor)
             if watched is None:  # the caller has unregistered this socket while it handled an earlier one
                 continue
             if watched.waiter is not None:
                 yield watched.waiter
                 continue
-            del self._watched[number]
+            del self._watched[descriptor]
             with contextlib.suppress(OSError):  # another thread has closed the socket
-                self._poll.unregister(number)
+                self._poll.unregister(descriptor)
 
     def close(self) -> None:
         self._poll.close()

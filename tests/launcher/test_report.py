@@ -229,8 +229,8 @@ def test_page_escapes_output_of_jobs() -> None:
 def test_page_shows_trials_predictions_and_times() -> None:
     text = make_page(RESULTS, HEADING, STEPS, LOCATIONS)
     assert text.count("abcd1234") >= 6
-    names = "begin with housing-20261122-013229-tune-."
-    for expected_text in ("1 min 01 s", "<td>134.0</td>", "3054.33", "learning rate", names, "report.html"):
+    prefix_note = "begin with housing-20261122-013229-tune-."
+    for expected_text in ("1 min 01 s", "<td>134.0</td>", "3054.33", "learning rate", prefix_note, "report.html"):
         assert expected_text in text, expected_text
     assert re.findall(r'width="([\d.]+)" height="16"', text) == ["13.8", "200.0"]  # the bars stand for 4.2 s and 61 s
 

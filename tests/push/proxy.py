@@ -60,14 +60,14 @@ class Proxy:
                 thread.start()
 
     def _forward(self, source: socket.socket, target: socket.socket, is_request: bool) -> None:
-        count = 0
+        received_bytes = 0
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                count += len(data)
+                received_bytes += len(data)
                 if is_request and self.is_broken.is_set():
                     source.sendall(NOT_FOUND)
                     break
-                if is_request and not self.is_repaired and count > self.max_bytes:
+                if is_request and not self.is_repaired and received_bytes > self.max_bytes:
                     self.before_break()
                     self.is_broken.set()
                     break

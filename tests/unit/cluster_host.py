@@ -105,8 +105,8 @@ def drop_dask_connection() -> None:
     os._exit(9)
 
 
-def stop(number: int, _frame: FrameType | None) -> NoReturn:
-    raise Stopped(number)
+def stop(signal_number: int, _frame: FrameType | None) -> NoReturn:
+    raise Stopped(signal_number)
 
 
 def main() -> None:

@@ -144,10 +144,10 @@ def test_other_hosts_report_a_full_disk(hosts: Hosts) -> None:
 
 
 @pytest.mark.parametrize("victim", ["algo-1", "algo-2"])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_lost_or_frozen_host_ends_the_other_hosts(victim: str, number: signal.Signals, hosts: Hosts) -> None:
-    start_waiting_hosts(hosts, LOST_SECONDS=2 if number == signal.SIGSTOP else 20)
-    hosts.by_name[victim].signal(number)
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGSTOP])
+def test_lost_or_frozen_host_ends_the_other_hosts(victim: str, signal_number: signal.Signals, hosts: Hosts) -> None:
+    start_waiting_hosts(hosts, LOST_SECONDS=2 if signal_number == signal.SIGSTOP else 20)
+    hosts.by_name[victim].signal(signal_number)
     start_time = time.monotonic()
     ends = [hosts.by_name[name].wait_for_end() for name in hosts.names if name != victim]
     assert time.monotonic() - start_time < 8

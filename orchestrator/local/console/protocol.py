@@ -48,8 +48,8 @@ class ConsoleProtocol:
             response.content_type = CONTENT_TYPE
             return response
         members = select_members(shape, result.members, "")
-        content = {**members, name: base64.b64encode(members[name]).decode()}
-        return Response(json.dumps(content), content_type=CONTENT_TYPE)
+        encoded_members = {**members, name: base64.b64encode(members[name]).decode()}
+        return Response(json.dumps(encoded_members), content_type=CONTENT_TYPE)
 
     def format_error(self, error: ServiceError, _: Request, /) -> Response:
         return Response(json.dumps(_describe_error(error)), error.status, content_type=CONTENT_TYPE)
@@ -68,8 +68,8 @@ def _format_events(members: Mapping[str, Any], events: Iterable[Event]) -> Itera
     yield _format_line(members)
     try:
         for event in events:
-            content = [] if event is None else [value for value in event[1].values() if isinstance(value, bytes)]
-            yield b"".join(_format_line({"bytes": base64.b64encode(value).decode()}) for value in content)
+            blobs = [] if event is None else [value for value in event[1].values() if isinstance(value, bytes)]
+            yield b"".join(_format_line({"bytes": base64.b64encode(value).decode()}) for value in blobs)
     except ServiceError as error:
         yield _format_line(_describe_error(error))
 

@@ -260,7 +260,7 @@ def test_killed_local_server_leaves_no_process_and_loses_no_run(
     run_id, acknowledged_steps = start_tracked_job(server), list[int]()
     writer = Thread(target=write_points, args=(server, logged_run["run"], acknowledged_steps))
     writer.start()
-    wait_until(lambda: len(acknowledged_steps), lambda points: points > 10)
+    wait_until(lambda: len(acknowledged_steps), lambda point_count: point_count > 10)
     os.kill(json.loads(server.home.server_file.read_text())["pid"], signal.SIGKILL)
     writer.join()
     wait_until(lambda: list_processes(server), lambda processes: not processes)

@@ -26,7 +26,7 @@ CREATION_TIME_FILTERS: Rows = make_honoured_rows("CreatedAfter", "CreatedBefore"
 
 EXECUTION = make_honoured_rows("PipelineExecutionArn")
 PARALLELISM = Members({"MaxParallelExecutionSteps": Honoured("may change while the execution runs")})
-PAGES = make_honoured_rows("NextToken", "MaxResults")
+PAGE_ROWS = make_honoured_rows("NextToken", "MaxResults")
 EXECUTION_ROWS: Mapping[str, Rows] = {
     "StartPipelineExecution": {
         "PipelineName": Honoured("name or ARN"),
@@ -64,12 +64,12 @@ EXECUTION_ROWS: Mapping[str, Rows] = {
     "ListPipelineExecutions": {
         "PipelineName": Honoured("name or ARN"),
         **make_honoured_rows("SortBy", "SortOrder"),
-        **PAGES,
+        **PAGE_ROWS,
         **CREATION_TIME_FILTERS,
         "PipelineVersionAlias": Refused("list all executions: each has its PipelineVersionId"),
     },
-    "ListPipelineExecutionSteps": {**EXECUTION, **PAGES, "SortOrder": Honoured("by the time of the start")},
-    "ListPipelineParametersForExecution": {**EXECUTION, **PAGES},
+    "ListPipelineExecutionSteps": {**EXECUTION, **PAGE_ROWS, "SortOrder": Honoured("by the time of the start")},
+    "ListPipelineParametersForExecution": {**EXECUTION, **PAGE_ROWS},
     "DescribePipelineDefinitionForExecution": EXECUTION,
     "SendPipelineExecutionStepSuccess": {
         "CallbackToken": Honoured(),
