@@ -27,7 +27,7 @@ SESSION = uuid.uuid4().hex
 class EndedJob:
     """The end of a job: exit code, log, failure message, and the job's folders."""
 
-    code: int
+    exit_code: int
     log: str
     failure: str | None
     layout: Layout
@@ -50,7 +50,7 @@ class Job:
         return self.container.logs().decode(errors="replace")
 
     @property
-    def code(self) -> int:
+    def exit_code(self) -> int:
         self.container.reload()
         return int((self.container.attrs or {})["State"]["ExitCode"])
 
@@ -66,7 +66,7 @@ class Job:
         """Wait until the condition is true. The messages of failures contain `expectation`."""
         deadline = time.monotonic() + timeout
         while not condition():
-            assert self.is_running, f"the job ended with {self.code} before {expectation}:\n{self.log[-3000:]}"
+            assert self.is_running, f"the job ended with {self.exit_code} before {expectation}:\n{self.log[-3000:]}"
             assert time.monotonic() < deadline, f"no {expectation} within {timeout:g} s:\n{self.log[-3000:]}"
             time.sleep(0.1)
 
@@ -75,8 +75,8 @@ class Job:
         self.wait_until(lambda: len(self.container.top()["Processes"] or []) > 1, "its start")
 
     def wait(self, timeout: int = 600) -> EndedJob:
-        code = int(self.container.wait(timeout=timeout)["StatusCode"])
-        return EndedJob(code, self.log, read_failure(self.layout), self.layout)
+        exit_code = int(self.container.wait(timeout=timeout)["StatusCode"])
+        return EndedJob(exit_code, self.log, read_failure(self.layout), self.layout)
 
     def stop(self, timeout: int) -> float:
         """Send SIGTERM, and SIGKILL after `timeout` seconds, like SageMaker. Return the seconds until the end."""
@@ -85,9 +85,9 @@ class Job:
         return time.monotonic() - start
 
     def execute(self, *command: str) -> tuple[int, str]:
-        code, output = self.container.exec_run(list(command))
+        exit_code, output = self.container.exec_run(list(command))
         assert isinstance(output, bytes)
-        return code or 0, output.decode(errors="replace")
+        return exit_code or 0, output.decode(errors="replace")
 
 
 class StartJob(Protocol):
@@ -207,7 +207,7 @@ def run_job(start_job: StartJob) -> RunJob:
         **options: Any,
     ) -> EndedJob:
         run = start_job(job, arguments, root, environment=environment or {}, **options).wait()
-        assert run.code == exit_code, f"{job} ended with {run.code}, not {exit_code}:\n{run.log[-4000:]}"
+        assert run.exit_code == exit_code, f"{job} ended with {run.exit_code}, not {exit_code}:\n{run.log[-4000:]}"
         if exit_code == 0:  # a successful job logs no warning
             assert run.warnings() == []
         return run

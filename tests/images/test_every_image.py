@@ -70,7 +70,7 @@ def test_valid_input_gives_exit_code_0_and_artifacts(
     if options:
         give_to_another_user(prepared_layout.root)
     run = run_until_exit(start_job, job, example, prepared_layout.root, options)
-    assert run.code == 0, run.log
+    assert run.exit_code == 0, run.log
     assert run.failure is None
     assert [name for name in example.artifacts if not (prepared_layout.root / name).is_file()] == []
     assert run.warnings() == []
@@ -107,7 +107,7 @@ def test_stopped_job_ends_in_time(job: str, example: Example, prepared_layout: L
     running_job.container.kill("SIGTERM")
     running_job.container.update(cpu_quota=-1)
     run = running_job.wait(timeout=25)
-    assert run.code in (0, 143), run.log
+    assert run.exit_code in (0, 143), run.log
     assert "stopped by SIGTERM" in run.log
     assert run.failure is None
 
@@ -125,7 +125,7 @@ def test_jobs_start_with_an_entry_point_of_the_request(
     if example.is_server:
         running_job.wait_until(lambda: answers_ping(running_job), "200 on /ping", timeout=60)
         running_job.stop(timeout=30)
-    assert running_job.wait().code == 0
+    assert running_job.wait().exit_code == 0
 
 
 def test_help_names_every_hyperparameter(job: str, root: Path, run_job: RunJob) -> None:

@@ -65,7 +65,7 @@ class Hosts:
         """Run a job on all hosts and check that it succeeds."""
         self.start(job)
         runs = self.wait()
-        assert {run.code for run in runs.values()} == {0}, "\n".join(run.log[-3000:] for run in runs.values())
+        assert {run.exit_code for run in runs.values()} == {0}, "\n".join(run.log[-3000:] for run in runs.values())
         assert [find_warnings(run) for run in runs.values()] == [[]] * len(runs)
         return runs
 
@@ -125,7 +125,7 @@ def test_resumed_training_on_two_hosts_equals_one_host(
     two_hosts.jobs["algo-1"].wait_for_log(SECOND_EPOCH[job])
     two_hosts.jobs["algo-2"].container.kill("SIGTERM")
     stopped = two_hosts.wait()
-    assert {run.code for run in stopped.values()} == {0}, stopped["algo-2"].log
+    assert {run.exit_code for run in stopped.values()} == {0}, stopped["algo-2"].log
     runs = two_hosts.run(job)
     assert "resuming after" in runs["algo-1"].log
     assert_equal_models(two_hosts.first_layout, train_on_one_host(job, root, run_job, **request))
@@ -186,7 +186,7 @@ def test_lost_host_ends_the_job_on_the_other_hosts(job: str, victim: str, make_h
     start = time.monotonic()
     (run,) = two_hosts.wait(except_host=victim).values()
     assert time.monotonic() - start < 60
-    assert run.code == 3, run.log
+    assert run.exit_code == 3, run.log
     assert run.failure is not None
     assert run.failure.startswith(f"lost host {victim}: ")
 
@@ -198,7 +198,7 @@ def test_invalid_data_of_one_host_ends_all_hosts(job: str, make_hosts: MakeHosts
     (two_hosts.layouts["algo-2"].channel("train") / "y_train.npy").unlink()
     two_hosts.start(job)
     for run in two_hosts.wait().values():
-        assert run.code == 2, run.log
+        assert run.exit_code == 2, run.log
         assert run.failure is not None
         assert run.failure.startswith("host algo-2 failed: ")
         assert "has no y_train.npy" in run.failure
@@ -259,7 +259,7 @@ def test_script_that_fails_on_one_host_ends_all_hosts(make_hosts: MakeHosts) -> 
         write_user_script(layout, TORCH_SWITCH, JOIN_CODE + FAIL_CODE)
     two_hosts.start(TORCH)
     for run in two_hosts.wait().values():
-        assert run.code == 1, run.log
+        assert run.exit_code == 1, run.log
         assert run.failure is not None
         assert run.failure.startswith("host algo-2 failed: train.py failed: AssertionError: only rank 0 is expected")
 

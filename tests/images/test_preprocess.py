@@ -74,7 +74,7 @@ def test_four_hosts_with_one_file_each_write_the_same_output_as_one_host(
     arrays: Arrays, start_hosts: StartHosts, run_job: RunJob, root: Path
 ) -> None:
     runs = wait(start_hosts(assign_one_file_per_host(arrays)))
-    assert {run.code for run in runs.values()} == {0}, [run.log for run in runs.values()]
+    assert {run.exit_code for run in runs.values()} == {0}, [run.log for run in runs.values()]
     assert [line for run in runs.values() for line in run.warnings()] == []
     files = find_output_files(runs)
 
@@ -109,14 +109,14 @@ def test_shards_on_all_hosts_have_one_scaler(arrays: Arrays, start_hosts: StartH
 
 def test_replicated_input_is_written_once(arrays: Arrays, start_hosts: StartHosts) -> None:
     runs = wait(start_hosts(dict.fromkeys(HOSTS, arrays)))
-    assert {run.code for run in runs.values()} == {0}
+    assert {run.exit_code for run in runs.values()} == {0}
     assert sorted(find_output_files(runs)) == ["scaler.json", "x_test.npy", "x_train.npy", "y_test.npy", "y_train.npy"]
 
 
 def test_invalid_row_on_one_host_is_the_error_of_all_hosts(arrays: Arrays, start_hosts: StartHosts) -> None:
     arrays["x_test"][7, 3] = np.nan
     runs = wait(start_hosts(assign_one_file_per_host(arrays)))
-    assert {run.code for run in runs.values()} == {2}
+    assert {run.exit_code for run in runs.values()} == {2}
     assert all(run.failure and run.failure.startswith("x_test.npy row 7 contains nan") for run in runs.values())
     assert find_output_files(runs) == {}
 
@@ -127,7 +127,7 @@ def test_missing_host_fails_the_job_within_a_minute(arrays: Arrays, start_hosts:
     start = time.monotonic()
     runs = wait(start_hosts(shares))
     assert time.monotonic() - start < 60
-    assert {run.code for run in runs.values()} == {3}
+    assert {run.exit_code for run in runs.values()} == {3}
     assert all(run.failure and "host algo-3 did not join" in run.failure for run in runs.values())
 
 
@@ -137,7 +137,7 @@ def test_missing_first_host_fails_the_job_within_a_minute(arrays: Arrays, start_
     start = time.monotonic()
     runs = wait(start_hosts(shares))
     assert time.monotonic() - start < 60
-    assert {run.code for run in runs.values()} == {3}
+    assert {run.exit_code for run in runs.values()} == {3}
     assert all(run.failure and "host algo-1, the first of the job" in run.failure for run in runs.values())
 
 
@@ -149,7 +149,7 @@ def test_killed_host_fails_the_job_on_the_other_hosts(victim: str, arrays: Array
     start = time.monotonic()
     runs = wait({host: job for host, job in jobs.items() if host != victim})
     assert time.monotonic() - start < 60
-    assert {run.code for run in runs.values()} == {3}
+    assert {run.exit_code for run in runs.values()} == {3}
     assert all(run.failure and f"lost host {victim}" in run.failure for run in runs.values())
 
 

@@ -77,7 +77,7 @@ def train_without_interruption(tmp_path_factory: pytest.TempPathFactory) -> Iter
         write_training_request(layout, **EXTRA_HYPERPARAMETERS[job])
         write_small_data(layout)
         run = starter(job, ["train"], layout.root).wait()
-        assert run.code == 0, run.log
+        assert run.exit_code == 0, run.log
         return read_weights(layout)
 
     yield train
@@ -109,7 +109,7 @@ def test_killed_training_resumes_to_the_same_weights(
 ) -> None:
     for moment in choose_random_moments(job, KILL_COUNTS):
         run = send_signal(start_job(job, ["train"], layout.root), signal.SIGKILL, moment)
-        assert run.code in (0, 137), run.log
+        assert run.exit_code in (0, 137), run.log
     run_job(job, ["train"], layout.root)
     assert read_weights(layout) == train_without_interruption(job)
     assert read_bundle(layout.model).manifest.metrics["epochs"] == EPOCHS
@@ -124,7 +124,7 @@ def test_stopped_training_exits_with_0_and_resumes(
         running_job.wait_until_signals_are_handled()
         time.sleep(moment)
         seconds = running_job.stop(timeout=60)
-        assert running_job.code == 0, running_job.log
+        assert running_job.exit_code == 0, running_job.log
         assert seconds < MAX_STOP_SECONDS, running_job.log
         assert "stopped by SIGTERM" in running_job.log or f"{EPOCHS} epochs in" in running_job.log
     run_job(job, ["train"], layout.root)
@@ -142,7 +142,7 @@ def test_damaged_checkpoint_is_set_aside_with_a_warning(
     largest = max(newest.iterdir(), key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:-1])
     run = start_job(job, ["train"], layout.root).wait()
-    assert (run.code, len(run.warnings())) == (0, 1), run.log
+    assert (run.exit_code, len(run.warnings())) == (0, 1), run.log
     assert f"{newest.name} is damaged: {largest.name} has" in run.warnings()[0]
     assert read_weights(layout) == train_without_interruption(job)
 

@@ -130,7 +130,7 @@ def test_script_saves_its_work_when_stopped(job: str, submit: Submit, start_job:
     running_job = start_job(job, ["train"], layout.root)
     running_job.wait_for_log("ready")
     running_job.stop(timeout=120)
-    assert running_job.code == 0, running_job.log
+    assert running_job.exit_code == 0, running_job.log
     assert (layout.model / "saved").exists()
 
 
@@ -139,5 +139,5 @@ def test_script_without_a_signal_handler_ends_with_143(job: str, submit: Submit,
     running_job = start_job(job, ["train"], layout.root)
     running_job.wait_for_log("ready")
     assert running_job.stop(timeout=120) < 20
-    assert running_job.code == 143, running_job.log
+    assert running_job.exit_code == 143, running_job.log
     assert running_job.wait().failure is None

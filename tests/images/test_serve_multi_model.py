@@ -58,7 +58,7 @@ def test_models_of_each_type_are_loaded_and_unloaded(root: Path, start_job: Star
     names = [model["modelName"] for model in json.loads(send(job, "GET", "/models")[1])["models"]]
     assert names == ["sum"]
     job.stop(timeout=30)
-    assert job.wait().code == 0
+    assert job.wait().exit_code == 0
 
 
 def test_model_beyond_the_memory_limit_is_refused_with_507(root: Path, start_job: StartJob) -> None:

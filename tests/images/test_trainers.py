@@ -144,7 +144,7 @@ def test_stopped_training_saves_the_model(job: str, layout: Layout, start_job: S
     running_job.wait_for_log("Epoch: 5 " if job == "train-pytorch" else "Epoch 6/")
     running_job.stop(timeout=120)
     run = running_job.wait()
-    assert run.code == 0, run.log
+    assert run.exit_code == 0, run.log
     assert run.failure is None
     assert "of 1000000 epochs; the model is saved" in run.log
     assert read_bundle(layout.model).manifest.metrics["epochs"] >= 5

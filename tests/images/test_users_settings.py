@@ -83,7 +83,7 @@ def test_settings_do_not_break_the_images(
         entrypoint = " ".join(get_image_attributes(job)["Config"]["Entrypoint"])
         options["entrypoint"] = ["sh", "-c", f'umask {settings.umask}; exec {entrypoint} "$@"', "sh"]
     run = run_until_exit(start_job, job, example, root, {"environment": settings.environment, **options})
-    assert run.code == 0, run.log
+    assert run.exit_code == 0, run.log
     assert [name for name in example.artifacts if not (root / name).is_file()] == []
     assert run.warnings() == []
 
@@ -158,7 +158,7 @@ point that the SDK's FrameworkProcessor uploads."""
 def test_entry_point_runs_pip_or_reports_the_image_without_pip(job: str, root: Path, start_job: StartJob) -> None:
     run = start_job(job, ["-c", FRAMEWORK_PROCESSOR_SCRIPT], root, entrypoint="/bin/bash").wait()
     has_pip = "\npip==" in (CONTAINERS / job / "cpu.lock").read_text()
-    assert run.code == (0 if has_pip else 2), run.log
+    assert run.exit_code == (0 if has_pip else 2), run.log
     if not has_pip:
         assert run.failure is not None
         assert run.failure.startswith(f"image {job} has no pip")
