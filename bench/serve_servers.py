@@ -71,9 +71,9 @@ def make_load(name: str, content_type: str, count: int) -> Load:
     return Load(name, content_type, rows, bodies[content_type])
 
 
-def make_bundle(folder: Path, hidden: Sequence[int] = MODELS["tiny"]) -> Path:
+def make_bundle(folder: Path, hidden_units: Sequence[int] = MODELS["tiny"]) -> Path:
     """Write a bundle whose model is a multilayer perceptron with random weights; return its folder."""
-    random, sizes = np.random.default_rng(0), (FEATURES, *hidden, 1)
+    random, sizes = np.random.default_rng(0), (FEATURES, *hidden_units, 1)
     nodes, weights, tensor_name = [], [], "features"
     for layer, (width, height) in enumerate(itertools.pairwise(sizes)):
         is_last = layer == len(sizes) - 2
@@ -188,11 +188,11 @@ def stop_server(process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.02)
 
 
-def send_signal(session: int, number: signal.Signals) -> None:
+def send_signal(session: int, signal_number: signal.Signals) -> None:
     """Send a signal to all processes of a server."""
     for pid in list_session_members(session):
         with suppress(ProcessLookupError):
-            os.kill(pid, number)
+            os.kill(pid, signal_number)
 
 
 def list_session_members(session: int) -> list[int]:

@@ -37,8 +37,8 @@ def test_cuda_lock_resolves_with_its_hashes(lock: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.parent.name)
 def test_cuda_lock_has_the_versions_of_the_cpu_lock(lock: Path) -> None:
     cpu, cuda = (read_pins(path) for path in (lock.with_name("cpu.lock"), lock))
-    different = {name for name in cpu.keys() & cuda.keys() if cpu[name] != cuda[name]}
-    assert different == set()
+    different_names = {name for name in cpu.keys() & cuda.keys() if cpu[name] != cuda[name]}
+    assert different_names == set()
 
 
 def read_pins(lock: Path) -> dict[str, str]:

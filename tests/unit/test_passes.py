@@ -85,19 +85,19 @@ def slow_project(pytester: pytest.Pytester) -> pytest.Pytester:
     return pytester
 
 
-@pytest.mark.parametrize("workers", [(), ("-p", "xdist", "-n", "1")], ids=["one-process", "workers"])
-def test_run_of_all_tests_skips_slow_tests(slow_project: pytest.Pytester, workers: Sequence[str]) -> None:
-    result = slow_project.runpytest_subprocess("-p", "tests.passes", "-rs", *workers)
+@pytest.mark.parametrize("worker_options", [(), ("-p", "xdist", "-n", "1")], ids=["one-process", "workers"])
+def test_run_of_all_tests_skips_slow_tests(slow_project: pytest.Pytester, worker_options: Sequence[str]) -> None:
+    result = slow_project.runpytest_subprocess("-p", "tests.passes", "-rs", *worker_options)
     result.assert_outcomes(passed=1, skipped=1)
     result.stdout.fnmatch_lines(["*slow: `make check` runs it*"])
 
 
-@pytest.mark.parametrize("workers", [(), ("-p", "xdist", "-n", "1")], ids=["one-process", "workers"])
+@pytest.mark.parametrize("worker_options", [(), ("-p", "xdist", "-n", "1")], ids=["one-process", "workers"])
 @pytest.mark.parametrize("argument", ["--slow", "tests/test_speed.py", "tests/test_speed.py::test_slow"])
 def test_slow_tests_run_if_the_command_names_them(
-    slow_project: pytest.Pytester, workers: Sequence[str], argument: str
+    slow_project: pytest.Pytester, worker_options: Sequence[str], argument: str
 ) -> None:
-    result = slow_project.runpytest_subprocess("-p", "tests.passes", argument, *workers)
+    result = slow_project.runpytest_subprocess("-p", "tests.passes", argument, *worker_options)
     result.assert_outcomes(passed=1 if "::" in argument else 2)
 
 

@@ -48,8 +48,8 @@ class Training:
         self.best_weights: dict[str, torch.Tensor] | None = None
         # bfloat16 has the range of single precision, so losses need no scaling.
         self._mixed_precision = hyperparameters.mixed_precision and group.has_gpu
-        self._train = self._to_device(data.local_data.x_train), self._to_device(data.local_data.y_train)
-        self._test = self._to_device(data.test_rows[0]), self._to_device(data.test_rows[1])
+        self._train_data = self._to_device(data.local_data.x_train), self._to_device(data.local_data.y_train)
+        self._test_data = self._to_device(data.test_rows[0]), self._to_device(data.test_rows[1])
         # The loss is a sum, which `step` divides by the rows of all processes, because the number of rows of a
         # batch differs between processes, and may be 0.
         self._loss = LOSSES[hyperparameters.loss](reduction="sum")
@@ -92,7 +92,7 @@ class Training:
         return False
 
     def step(self, step: StepRows) -> None:
-        (x, y), rows = self._train, self._order[step.start : step.end]
+        (x, y), rows = self._train_data, self._order[step.start : step.end]
         with torch.autocast(self.group.device.type, torch.bfloat16, enabled=self._mixed_precision):
             predictions = self.model(x[rows])
         loss: torch.Tensor = self._loss(predictions.float(), y[rows])
@@ -108,7 +108,7 @@ class Training:
         return self.group.sum(self._loss_sum.item())[0]
 
     def compute_test_loss(self) -> float:
-        x, y = self._test
+        x, y = self._test_data
         loss, rows = self.group.sum(self._loss(predict(self.network, x), y).item(), len(x))
         return loss / rows
 

@@ -50,13 +50,13 @@ Handler = Callable[..., Any]
 """A handler that takes the context as its first argument, even if the user's function does not take it."""
 
 
-def find_program(layout: Layout, model: Path, environ: Mapping[str, str], cleanup: ExitStack) -> Path | None:
+def find_program(layout: Layout, model_folder: Path, environ: Mapping[str, str], cleanup: ExitStack) -> Path | None:
     """Return the path of the user's program, or None if there is none.
 
     Raises:
         UserError: SAGEMAKER_PROGRAM or SAGEMAKER_SUBMIT_DIRECTORY names something that does not exist.
     """
-    folder = _find_code_folder(layout, model, environ.get(SUBMIT_DIRECTORY_VARIABLE, ""), cleanup)
+    folder = _find_code_folder(layout, model_folder, environ.get(SUBMIT_DIRECTORY_VARIABLE, ""), cleanup)
     program = environ.get("SAGEMAKER_PROGRAM")
     for name in (program, f"{program}.py") if program else ("inference.py",):
         if (folder / name).is_file():
@@ -69,13 +69,13 @@ def find_program(layout: Layout, model: Path, environ: Mapping[str, str], cleanu
     return None
 
 
-def _find_code_folder(layout: Layout, model: Path, uri: str, cleanup: ExitStack) -> Path:
+def _find_code_folder(layout: Layout, model_folder: Path, uri: str, cleanup: ExitStack) -> Path:
     """Return the folder with the user's code, which is fetched and unpacked if necessary."""
     local_path = layout.resolve_local_path(uri.removeprefix("file://"))
     if not uri or local_path == layout.model / "code":
-        return model / "code"
-    if local_path.is_relative_to(layout.model):  # `model` is another folder if the model was an archive
-        uri = str(model / local_path.relative_to(layout.model))
+        return model_folder / "code"
+    if local_path.is_relative_to(layout.model):  # the model folder is another one if the model was an archive
+        uri = str(model_folder / local_path.relative_to(layout.model))
     work_folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="code-")))
     code = source.locate(layout, uri, SUBMIT_DIRECTORY_VARIABLE, work_folder)
     if code.is_dir():
@@ -130,20 +130,20 @@ def import_program(program: Path) -> ModuleType:
 
 def _check_names(program: str, module: ModuleType) -> None:
     """Reject programs of another convention, and misspelt functions, which would never be called."""
-    functions = [name for name, value in vars(module).items() if inspect.isfunction(value) and name[0] != "_"]
+    function_names = [name for name, value in vars(module).items() if inspect.isfunction(value) and name[0] != "_"]
     defined_names = [name for name in PARAMETERS_BY_FUNCTION if getattr(module, name, None)]
     replaced_names = TRANSFORM_PARTS if "transform_fn" in defined_names else ()
-    typos = [(name, intended_name) for name in functions if (intended_name := _find_intended_name(name))]
+    typos = [(name, intended_name) for name in function_names if (intended_name := _find_intended_name(name))]
     expected_names = ", ".join(PARAMETERS_BY_FUNCTION)
-    definitions = f"{program} defines {', '.join(functions) or 'no functions'}"
+    definitions = f"{program} defines {', '.join(function_names) or 'no functions'}"
     if not defined_names:
         hint = "".join(f" (did you mean {intended_name} instead of {name}?)" for name, intended_name in typos[:1])
-        if not hint and (handlers := [name for name in TENSORFLOW_SERVING_FUNCTIONS if name in functions]):
+        if not hint and (handlers := [name for name in TENSORFLOW_SERVING_FUNCTIONS if name in function_names]):
             verb, pronoun = ("are", "them") if len(handlers) > 1 else ("is", "it")
             names = " and ".join(handlers)
             hint = f" ({names} {verb} for TensorFlow Serving: the image train-tensorflow calls {pronoun})"
         raise UserError(f"{definitions}, but serve calls only {expected_names}{hint}")
-    if {"input_handler", "output_handler"} <= set(functions):
+    if {"input_handler", "output_handler"} <= set(function_names):
         raise UserError(
             f"{program} defines {defined_names[0]}, and also input_handler and output_handler for TensorFlow Serving, "
             "which serve does not call: remove them, or move their code into input_fn and output_fn"

@@ -28,12 +28,11 @@ class MeasuredHost:
 
     def __init__(self, cpu_seconds: float, *gpus: GpuUsage) -> None:
         self._cpu_seconds, self._gpus = cpu_seconds, gpus
-        self.measurements: list[float] = []
-        """The times of the measurements."""
+        self.measurement_times: list[float] = []
 
     def measure(self) -> HostUsage | None:
-        self.measurements.append(time.monotonic())
-        cpu_seconds = self._cpu_seconds * len(self.measurements)
+        self.measurement_times.append(time.monotonic())
+        cpu_seconds = self._cpu_seconds * len(self.measurement_times)
         return HostUsage(cpu_seconds, memory_bytes=GIB, memory_limit_bytes=4 * GIB, gpus=self._gpus)
 
 
@@ -60,14 +59,13 @@ def test_use_of_a_host_is_recorded_in_percent(store: MetricStore, tmp_path: Path
     host = MeasuredHost(
         0.1, GpuUsage(utilization=30, memory_utilization=10), GpuUsage(utilization=50, memory_utilization=20)
     )
-    measure(store, tmp_path, host, lambda: len(host.measurements) >= 3)
+    measure(store, tmp_path, host, lambda: len(host.measurement_times) >= 3)
     assert set(read_percentages(store, "MemoryUtilization")) == {25.0}
     # The metrics of GPUs are sums over the GPUs of the host.
     assert set(read_percentages(store, "GPUUtilization")) == {80.0}
     assert set(read_percentages(store, "GPUMemoryUtilization")) == {30.0}
     assert all(0 < value < 100 for value in read_percentages(store, "DiskUtilization"))
-    times = host.measurements
-    expected = [100 * 0.1 / (later - earlier) for earlier, later in itertools.pairwise(times)]
+    expected = [100 * 0.1 / (later - earlier) for earlier, later in itertools.pairwise(host.measurement_times)]
     assert sorted(read_percentages(store, "CPUUtilization")) == pytest.approx(sorted(expected), rel=0.2)
 
 
@@ -87,7 +85,7 @@ def test_host_that_cannot_be_measured_has_no_metrics(store: MetricStore, tmp_pat
 def test_measurements_end_with_the_hosts(store: MetricStore, tmp_path: Path) -> None:
     earlier_threads = set(threading.enumerate())
     host = MeasuredHost(0.1)
-    measure(store, tmp_path, host, lambda: bool(host.measurements))
+    measure(store, tmp_path, host, lambda: bool(host.measurement_times))
     wait_until(lambda: "usage" not in [thread.name for thread in set(threading.enumerate()) - earlier_threads])
 
 
@@ -98,8 +96,8 @@ def test_slow_measurements_are_made_less_often(store: MetricStore, tmp_path: Pat
             return super().measure()
 
     host = SlowHost(0.1)
-    measure(store, tmp_path, host, lambda: len(host.measurements) >= 2)
-    first_time, second_time = host.measurements[:2]
+    measure(store, tmp_path, host, lambda: len(host.measurement_times) >= 2)
+    first_time, second_time = host.measurement_times[:2]
     assert second_time - first_time >= 0.05 / usage_module.MAX_SHARE
 
 

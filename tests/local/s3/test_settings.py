@@ -168,9 +168,9 @@ def test_objects_have_one_version(s3: Client) -> None:
     assert [(item["Key"], item["VersionId"], item["IsLatest"]) for item in versions] == [
         (key, "null", True) for key in ("a", "b/1", "b/2", "c")
     ]
-    folders = s3.list_object_versions(Bucket="version-bucket", Delimiter="/", MaxKeys=2)
-    assert [item["Prefix"] for item in folders["CommonPrefixes"]] == ["b/"]
-    assert folders["NextKeyMarker"] == "b/"
+    page = s3.list_object_versions(Bucket="version-bucket", Delimiter="/", MaxKeys=2)
+    assert [item["Prefix"] for item in page["CommonPrefixes"]] == ["b/"]
+    assert page["NextKeyMarker"] == "b/"
     for item in versions:
         s3.delete_object(Bucket="version-bucket", Key=item["Key"], VersionId=item["VersionId"])
     s3.delete_bucket(Bucket="version-bucket")

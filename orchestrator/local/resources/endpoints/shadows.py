@@ -66,7 +66,7 @@ class ShadowCopier:
         self._observe = observe
         self._pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="shadow")
         self._lock = threading.Lock()
-        self._pending_count = self._byte_count = self._dropped_count = 0
+        self._pending_count = self._pending_bytes = self._dropped_count = 0
         self._next_note_time = 0.0
         self._is_closed = False
 
@@ -79,11 +79,11 @@ class ShadowCopier:
         with self._lock:
             if self._is_closed:
                 return
-            if self._pending_count >= MAX_PENDING_COPIES or self._byte_count + size > MAX_PENDING_BYTES:
+            if self._pending_count >= MAX_PENDING_COPIES or self._pending_bytes + size > MAX_PENDING_BYTES:
                 self._dropped_count += 1
                 return
             self._pending_count += 1
-            self._byte_count += size
+            self._pending_bytes += size
             self._pool.submit(self._run, shadow.group.choose_replica(), exchange, size, Timer())
 
     def _run(self, replica: Replica, exchange: Exchange, size: int, timer: Timer) -> None:
@@ -93,7 +93,7 @@ class ShadowCopier:
         finally:
             with self._lock:
                 self._pending_count -= 1
-                self._byte_count -= size
+                self._pending_bytes -= size
             self._note_dropped_copies(replica)
 
     def _send(self, replica: Replica, exchange: Exchange, timer: Timer) -> None:

@@ -14,7 +14,7 @@ from tests.conftest import make_image_name
 from tests.local.clients import LocalServer, make_channel
 from tests.local.resources.examples import Example
 
-METRIC = {"Name": "val_loss", "Regex": r"Test loss: ([0-9\.]+)"}
+METRIC_DEFINITION = {"Name": "val_loss", "Regex": r"Test loss: ([0-9\.]+)"}
 
 
 def make_request(server: LocalServer, name: str) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def make_request(server: LocalServer, name: str) -> dict[str, Any]:
         "HyperParameterTuningJobConfig": {
             "Strategy": "Random",
             "RandomSeed": 1,
-            "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": METRIC["Name"]},
+            "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": METRIC_DEFINITION["Name"]},
             "ResourceLimits": {"MaxParallelTrainingJobs": 1, "MaxNumberOfTrainingJobs": 1},
             "ParameterRanges": {"IntegerParameterRanges": [{"Name": "batch_size", "MinValue": "1", "MaxValue": "9"}]},
         },
@@ -36,7 +36,7 @@ def make_request(server: LocalServer, name: str) -> dict[str, Any]:
             "AlgorithmSpecification": {
                 "TrainingImage": make_image_name("train-pytorch"),
                 "TrainingInputMode": "File",
-                "MetricDefinitions": [METRIC],
+                "MetricDefinitions": [METRIC_DEFINITION],
             },
             "StaticHyperParameters": {"epochs": "1", "seed": "1"},
             "InputDataConfig": [make_channel(split, server.uri(f"{name}/{split}/")) for split in ("train", "test")],
