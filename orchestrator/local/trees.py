@@ -138,48 +138,51 @@ def walk(top: Path, *, make_readable: bool = False) -> Iterator[FolderItem]:
     Args:
         make_readable: change the mode of folders that cannot be read.
     """
-    root = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
+    root_descriptor = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
     try:
         unread = [""]
         while unread:
             name = unread.pop()
-            with suppress(FileNotFoundError), _open_path(root, name, make_readable=make_readable) as folder:
-                for item in _list_items(folder, name):
+            with (
+                suppress(FileNotFoundError),
+                _open_path(root_descriptor, name, make_readable=make_readable) as descriptor,
+            ):
+                for item in _list_items(descriptor, name):
                     if item.type is FileType.FOLDER:
                         unread.append(item.name)
                     yield item
     finally:
-        os.close(root)
+        os.close(root_descriptor)
 
 
-def _list_items(folder: int, name: str) -> Iterator[FolderItem]:
-    for base in sorted(os.listdir(folder)):
+def _list_items(folder_descriptor: int, name: str) -> Iterator[FolderItem]:
+    for base in sorted(os.listdir(folder_descriptor)):
         with suppress(FileNotFoundError):
-            status = os.stat(base, dir_fd=folder, follow_symlinks=False)
-            yield FolderItem(f"{name}/{base}" if name else base, status, folder)
+            status = os.stat(base, dir_fd=folder_descriptor, follow_symlinks=False)
+            yield FolderItem(f"{name}/{base}" if name else base, status, folder_descriptor)
 
 
 @contextmanager
-def _open_path(root: int, name: str, *, make_readable: bool) -> Iterator[int]:
+def _open_path(root_descriptor: int, name: str, *, make_readable: bool) -> Iterator[int]:
     """Open a folder whose name may be longer than the system's limit."""
-    folder = os.dup(root)
+    folder_descriptor = os.dup(root_descriptor)
     try:
         while name:
             end = name.rindex("/", 0, MAX_PART_LENGTH) if len(name) > MAX_PART_LENGTH else len(name)
-            inner = _open_folder(name[:end], folder, make_readable=make_readable)
-            os.close(folder)
-            folder, name = inner, name[end + 1 :]
-        yield folder
+            inner = _open_folder(name[:end], folder_descriptor, make_readable=make_readable)
+            os.close(folder_descriptor)
+            folder_descriptor, name = inner, name[end + 1 :]
+        yield folder_descriptor
     finally:
-        os.close(folder)
+        os.close(folder_descriptor)
 
 
-def _open_folder(path: str, folder: int, *, make_readable: bool) -> int:
+def _open_folder(path: str, folder_descriptor: int, *, make_readable: bool) -> int:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
     try:
-        return os.open(path, flags, dir_fd=folder)
+        return os.open(path, flags, dir_fd=folder_descriptor)
     except PermissionError:
         if not make_readable:
             raise
-        os.chmod(path, 0o700, dir_fd=folder)
-        return os.open(path, flags, dir_fd=folder)
+        os.chmod(path, 0o700, dir_fd=folder_descriptor)
+        return os.open(path, flags, dir_fd=folder_descriptor)

@@ -55,8 +55,8 @@ def copy_file(source: str, target: str) -> None:
 def _copy_content(reader: int, writer: int) -> None:
     """Copy a file's data, and keep its holes. On some file systems, both files share the data until one is changed."""
     size, position = os.fstat(reader).st_size, 0
-    while (part := _find_next_data(reader, position, size)) is not None:
-        start, position = part
+    while (data_range := _find_next_data(reader, position, size)) is not None:
+        start, position = data_range
         _copy_range(reader, writer, start, position)
     os.truncate(writer, size)
 
@@ -125,11 +125,11 @@ def _list_items(source: Path, *, make_readable: bool) -> Iterator[FolderItem]:
     if source.is_dir() and not source.is_symlink():
         yield from walk(source, make_readable=make_readable)
         return
-    folder = os.open(source.parent, os.O_RDONLY | os.O_DIRECTORY)
+    folder_descriptor = os.open(source.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        yield FolderItem(source.name, source.lstat(), folder)
+        yield FolderItem(source.name, source.lstat(), folder_descriptor)
     finally:
-        os.close(folder)
+        os.close(folder_descriptor)
 
 
 def _collect_item(item: FolderItem, content_file: Path, space: FreeSpace, *, use_hard_links: bool) -> TreeEntry | None:
