@@ -20,12 +20,12 @@ class CleanupRunner(Runner):
         cleaned_names, skipped_names, failures = [], [], []
         for source in arguments["Resources"]["S3"]:
             name = source["StepName"]
-            step = self.tools.find_run(name)
-            if step is None or step.record.internal.get(REQUEST) is None:
+            earlier_run = self.tools.find_run(name)
+            if earlier_run is None or earlier_run.record.internal.get(REQUEST) is None:
                 skipped_names.append(name)
                 continue
             try:
-                self._delete(step, source.get("S3Uris"))
+                self._delete(earlier_run, source.get("S3Uris"))
                 cleaned_names.append(name)
             except ServiceError as error:
                 failures.append({"StepName": name, "ErrorCode": "ClientError", "ErrorMessage": error.message})
@@ -35,22 +35,22 @@ class CleanupRunner(Runner):
             return StepChange(StepStatus.FAILED, {"Cleanup": metadata}, Failure(f"ClientError: {reasons}"))
         return StepChange(StepStatus.SUCCEEDED, {"Cleanup": metadata})
 
-    def _delete(self, step: StepRun, uris: Sequence[str] | None) -> None:
+    def _delete(self, run: StepRun, uris: Sequence[str] | None) -> None:
         """Delete the objects with these URIs. If `uris` is None, delete all outputs of a training job.
 
         Raises:
             ServiceError: a URI is not valid, or is not below the outputs of the step; or `uris` is None, but the step
                 is not a Training step.
         """
-        outputs = list(_list_output_uris(step))
-        if uris is None and step.step.type is not StepType.TRAINING:
+        outputs = list(_list_output_uris(run))
+        if uris is None and run.step.type is not StepType.TRAINING:
             raise ValidationError(
-                f"S3Uris must list the objects to delete: step {step.name} is of type {step.step.type}."
+                f"S3Uris must list the objects to delete: step {run.name} is of type {run.step.type}."
             )
         for uri in uris or ():
             if not any(uri.startswith(join_key(output, "")) for output in outputs):
-                raise ValidationError(f"{uri} is not below an output of step {step.name}: {', '.join(outputs)}.")
-        cache.forget_result(self.tools.context.state, step)
+                raise ValidationError(f"{uri} is not below an output of step {run.name}: {', '.join(outputs)}.")
+        cache.forget_result(self.tools.context.state, run)
         store = self.tools.context.store
         for bucket, key in [parse_uri(uri) for uri in uris or ()]:
             store.delete(bucket, key)
@@ -59,13 +59,13 @@ class CleanupRunner(Runner):
                 store.delete(bucket, stored_object.key)
 
 
-def _list_output_uris(step: StepRun) -> Iterator[str]:
+def _list_output_uris(run: StepRun) -> Iterator[str]:
     """Yield the S3 URIs of the folders that contain the outputs of a step's job."""
-    request: Mapping[str, Any] = step.record.internal[REQUEST]
-    if step.step.type is StepType.TRAINING:
+    request: Mapping[str, Any] = run.record.internal[REQUEST]
+    if run.step.type is StepType.TRAINING:
         yield join_key(request["OutputDataConfig"]["S3OutputPath"], request["TrainingJobName"])
-    elif step.step.type is StepType.PROCESSING:
+    elif run.step.type is StepType.PROCESSING:
         for output in request.get("ProcessingOutputConfig", {}).get("Outputs", []):
             yield output["S3Output"]["S3Uri"]
-    elif step.step.type is StepType.TRANSFORM:
+    elif run.step.type is StepType.TRANSFORM:
         yield request["TransformOutput"]["S3OutputPath"]
