@@ -32,7 +32,7 @@ def find_objects(store: ObjectStore, source: Mapping[str, Any], input_type: str)
     """Return the objects of a data source with their paths below the input's folder. Raise ValidationError if there are
     none, CannotRunError for an invalid manifest."""
     if source["S3DataType"] == MANIFEST:
-        return list_manifest(store, source["S3Uri"])
+        return list_manifest_objects(store, source["S3Uri"])
     return select_objects(store, source["S3Uri"], input_type)
 
 
@@ -127,7 +127,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
 # --- manifests ---
 
 
-def list_manifest(store: ObjectStore, uri: str) -> list[tuple[str, StoredObject]]:
+def list_manifest_objects(store: ObjectStore, uri: str) -> list[tuple[str, StoredObject]]:
     """Return a manifest's objects with their paths. Raise CannotRunError if it is malformed or an object is missing."""
     content = _parse_json(_read_manifest(store, uri), uri)
     match content:
@@ -162,19 +162,19 @@ def _read_manifest(store: ObjectStore, uri: str) -> str:
         raise _make_manifest_error(uri, str(error)) from error
 
 
-def _parse_json(text: str, where: str) -> Any:
+def _parse_json(text: str, place: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _make_manifest_error(where, f"it is not JSON: {error}") from error
+        raise _make_manifest_error(place, f"it is not JSON: {error}") from error
 
 
-def _get_object(store: ObjectStore, uri: str, where: str) -> StoredObject:
+def _get_object(store: ObjectStore, uri: str, place: str) -> StoredObject:
     try:
         return store.get(*parse_uri(uri))
     except ServiceError as error:
-        raise _make_manifest_error(where, f"{uri}: {error}") from error
+        raise _make_manifest_error(place, f"{uri}: {error}") from error
 
 
-def _make_manifest_error(where: str, reason: str) -> CannotRunError:
-    return CannotRunError(f"ClientError: Data download failed: manifest {where}: {reason}")
+def _make_manifest_error(place: str, reason: str) -> CannotRunError:
+    return CannotRunError(f"ClientError: Data download failed: manifest {place}: {reason}")

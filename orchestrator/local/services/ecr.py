@@ -53,7 +53,7 @@ class Ecr:
             "GetRepositoryPolicy": partial(self._raise_missing_policy, "Repository"),
             "GetLifecyclePolicy": partial(self._raise_missing_policy, "Lifecycle"),
         }
-        return {name: partial(_check_registry, handler) for name, handler in handlers.items()}
+        return {name: partial(_handle_in_registry, handler) for name, handler in handlers.items()}
 
     def _get_token(self, request: Request) -> Response:
         token = base64.b64encode(f"AWS:{secrets.token_urlsafe(30)}".encode()).decode()
@@ -211,7 +211,7 @@ class Ecr:
         raise ServiceError(f"{policy}PolicyNotFoundException", message)
 
 
-def _check_registry(handler: Callable[[Request], Response], request: Request) -> Response:
+def _handle_in_registry(handler: Callable[[Request], Response], request: Request) -> Response:
     if request.get("registryId", ACCOUNT) != ACCOUNT:
         message = f"The registry with id '{request['registryId']}' does not exist: the only registry is '{ACCOUNT}'"
         raise ServiceError("InvalidParameterException", message)

@@ -34,16 +34,19 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
         ResourceInUseError: a job of that name exists.
     """
     config, definition = request["HyperParameterTuningJobConfig"], request["TrainingJobDefinition"]
-    resources = [definition[member] for member in RESOURCE_MEMBERS if member in definition]
-    if len(resources) != 1:
+    resource_configs = [definition[member] for member in RESOURCE_MEMBERS if member in definition]
+    if len(resource_configs) != 1:
         raise ValidationError(f"TrainingJobDefinition needs exactly one of {' and '.join(RESOURCE_MEMBERS)}.")
-    static_hyperparameters, metric = definition.get("StaticHyperParameters", {}), _check_objective(config, definition)
+    static_hyperparameters, metric = (
+        definition.get("StaticHyperParameters", {}),
+        _read_objective_metric(config, definition),
+    )
     _check_search(config, static_hyperparameters)
     check_request(context, {**definition, "TrainingJobName": request["HyperParameterTuningJobName"]})
     warm_start.check(context, request)
     description = {
         **definition,
-        "ResourceConfig": resources[0],  # SDKs read this member, even if they have sent the other member
+        "ResourceConfig": resource_configs[0],  # SDKs read this member, even if they have sent the other member
         "OutputDataConfig": {"KmsKeyId": "", **definition["OutputDataConfig"]},
         "StaticHyperParameters": {**static_hyperparameters, OBJECTIVE_HYPERPARAMETER: metric},
     }
@@ -51,7 +54,7 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
     return add_resource(context, TUNING_JOB, request, members=members, internal=internal)
 
 
-def _check_objective(config: Mapping[str, Any], definition: Mapping[str, Any]) -> str:
+def _read_objective_metric(config: Mapping[str, Any], definition: Mapping[str, Any]) -> str:
     """Return the name of the objective metric, which one of the MetricDefinitions must have."""
     metric: str = config["HyperParameterTuningJobObjective"]["MetricName"]
     names = [item["Name"] for item in definition["AlgorithmSpecification"].get("MetricDefinitions", [])]
