@@ -151,7 +151,7 @@ class Kind:
     documents this only for ListTrainingJobs."""
     parent: "Kind | None" = None
     """The kind of the resources that contain resources of this kind: for example, pipelines contain executions.
-    Requests identify a part by its ARN, and a List request names the resource whose parts it lists."""
+    Requests identify an execution by its ARN, and a List request names the pipeline."""
     owns: tuple["Kind", ...] = ()
     """The kinds of the resources that resources of this kind create. The created resources are recovered first."""
     owned_prefix: str = ""
@@ -209,8 +209,8 @@ class Kind:
 
     @property
     def operations(self) -> Mapping[str, str]:
-        common = {verb: f"{verb}{self.noun}{'s' if verb == 'List' else ''}" for verb in self.verbs}
-        return {"Create": f"{self.create_verb}{self.noun}", **common}
+        common_operations = {verb: f"{verb}{self.noun}{'s' if verb == 'List' else ''}" for verb in self.verbs}
+        return {"Create": f"{self.create_verb}{self.noun}", **common_operations}
 
     def log_group(self, name: str) -> str:
         return self.logs.group.format(name=name) if self.logs else ""

@@ -1,5 +1,7 @@
-"""Results of a training job: metrics, plots and the model bundle. It imports numpy, and slower libraries only when they
-are needed."""
+"""Results of a training job: metrics, plots and the model bundle.
+
+This module imports slow libraries, such as matplotlib, only when they are needed.
+"""
 
 import json
 import logging

@@ -44,7 +44,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.arn_ty
 every_named_kind = pytest.mark.parametrize(
     "kind", [kind for kind in KINDS if kind.parent is None], ids=lambda kind: kind.arn_type
 )
-"""Parts of other resources have their own tests, because the server chooses their names."""
+"""Kinds with a parent have their own tests, because the server chooses the names of their resources."""
 every_running_kind = pytest.mark.parametrize(
     "kind", [kind for kind in RUNNING_KINDS if kind.parent is None], ids=lambda kind: kind.arn_type
 )

@@ -54,10 +54,10 @@ def merge_locks(*locks: str) -> str:
 
 
 def describe_build(package_list: str) -> str:
-    """Return all settings that change the files of an environment with these packages, except the packages themselves.
+    """Return the settings that, besides the list of packages, determine the files of an environment.
 
-    The sources of packages are not among them: each source has the same files, because the lock contains their hashes.
-    Only a package that is built from source depends on settings.
+    Only a package that is built from source depends on settings. The addresses of indexes are not among them, because
+    the lock contains the hashes of the files.
     """
     built_packages = [name for name in SOURCE_ONLY_PACKAGES if re.search(rf"^{name}==", package_list, re.MULTILINE)]
     return (
@@ -85,7 +85,7 @@ class Installer:
         return cls(uv if works else None, find_package_folder(environ, wheels_folder))
 
     def make_commands(self, folder: Path, package_list: str) -> Sequence[Sequence[str]]:
-        """Return the commands that make a virtual environment with the result of `merge_locks`."""
+        """Write the result of `merge_locks` to a file; return the commands that make a virtual environment with it."""
         python, file = str(folder / "bin" / "python"), folder / "requirements.txt"
         file.write_text(package_list, encoding="utf-8")
         venv = [sys.executable, "-m", "venv"]

@@ -46,7 +46,7 @@ def _parse(text: str) -> Any:
     if LONG_NUMBER_PATTERN.search(text) is None:
         try:
             return orjson.loads(text)
-        except ValueError:  # the text contains NaN or Infinity, or is malformed; the package uses the standard library
+        except ValueError:  # the text contains NaN or Infinity, which the standard library parses, or is malformed
             pass
     return json.loads(text)
 
@@ -69,10 +69,10 @@ def _parse_plain_csv(text: str) -> Any:
 
     This function is ten times faster than genfromtxt.
     """
-    lines = text.strip("\r\n")
-    if OTHER_CHARACTER_PATTERN.search(lines):
+    stripped_text = text.strip("\r\n")
+    if OTHER_CHARACTER_PATTERN.search(stripped_text):
         return None
-    rows = _parse_plain_rows("[[" + lines.replace("\n", "],[") + "]]")
+    rows = _parse_plain_rows("[[" + stripped_text.replace("\n", "],[") + "]]")
     return None if rows is None else np.squeeze(rows)
 
 
