@@ -77,12 +77,12 @@ class MultiModelReplica:
 
     def _invoke_model(self, request: InferenceRequest, into: IO[bytes]) -> ResponseHead:
         model, deadline = self._find_model(request), time.monotonic() + request.timeout
-        response = self._invoke(model, request, deadline, into)
+        response = self._load_and_invoke(model, request, deadline, into)
         if self._has_lost_model(model, response):
             self._models.forget(model)
             into.seek(0)
             into.truncate()
-            response = self._invoke(model, request, deadline, into)
+            response = self._load_and_invoke(model, request, deadline, into)
         return response
 
     def _has_lost_model(self, model: TargetModel, response: ResponseHead) -> bool:
@@ -90,8 +90,10 @@ class MultiModelReplica:
         is_missing = response.status == HTTPStatus.NOT_FOUND and response.container == self._container_name
         return is_missing and not self._container.is_loaded(model)
 
-    def _invoke(self, model: TargetModel, request: InferenceRequest, deadline: float, into: IO[bytes]) -> ResponseHead:
-        """Load the model, and send a request to it. If the container refuses to load it, return this response."""
+    def _load_and_invoke(
+        self, model: TargetModel, request: InferenceRequest, deadline: float, into: IO[bytes]
+    ) -> ResponseHead:
+        """Load the model, and send a request to it. If the container refuses to load the model, return its refusal."""
         try:
             with self._models.use(model, deadline - time.monotonic()):
                 seconds_left = max(0.001, deadline - time.monotonic())
