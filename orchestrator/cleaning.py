@@ -87,14 +87,14 @@ def remove_tree(path: Path) -> None:
 
 
 def list_old_runs(home: Home, days: float) -> list[Removable]:
-    """List the runs whose records have not changed for `days` days, with their data, models, logs, reports and jobs.
+    """List the runs whose journals have not changed for `days` days, with their data, models, logs, reports and jobs.
 
     Runs with a job that has not ended, or with an endpoint that runs or changes, are not listed.
     """
     cutoff_time = time.time() - days * DAY_SECONDS
-    records = sorted((home.root / "runs").glob("*.json"))
-    old = [path.stem for path in records if path.stat().st_mtime <= cutoff_time]
-    return [_make_removable_run(home, name) for name in old if not _is_running(home, name)]
+    journals = sorted((home.root / "runs").glob("*.json"))
+    old_names = [path.stem for path in journals if path.stat().st_mtime <= cutoff_time]
+    return [_make_removable_run(home, name) for name in old_names if not _is_running(home, name)]
 
 
 def _is_running(home: Home, name: str) -> bool:
@@ -110,7 +110,7 @@ def _make_removable_run(home: Home, name: str) -> Removable:
     paths += home.logs.glob(f"aws/sagemaker/*/{pattern}-*")
 
     def remove() -> None:
-        for path in reversed(paths):  # the record is removed last, so that a run whose removal fails is listed again
+        for path in reversed(paths):  # the journal is removed last, so that a run whose removal fails is listed again
             remove_tree(path)
         if home.state.exists():
             with closing(State(home.state)) as state:
