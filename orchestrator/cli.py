@@ -89,8 +89,8 @@ def _describe_aws_error(error: Exception, options: argparse.Namespace) -> str | 
     message = str(error)
     if isinstance(error, ClientError):
         message = f"{error.operation_name}: {error.response['Error'].get('Message') or error}"
-    advice = find_remedy(error, flags.find_profile(options))
-    return f"{message}: {advice}" if advice else message
+    remedy = find_remedy(error, flags.find_profile(options))
+    return f"{message}: {remedy}" if remedy else message
 
 
 if __name__ == "__main__":

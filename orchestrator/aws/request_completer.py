@@ -24,16 +24,16 @@ def make_request_completer(settings: Settings) -> CompleteRequest:
     """Return the function that completes each request."""
 
     def complete(run: str, kind: Kind, request: Members) -> Members:
-        completed: dict[str, Any] = deepcopy(dict(request))
-        job_members: Any = kind.select_job_members(completed)
-        for path, value in _list_additions(settings, kind, completed):
+        completed_request: dict[str, Any] = deepcopy(dict(request))
+        job_members: Any = kind.select_job_members(completed_request)
+        for path, value in _list_additions(settings, kind, completed_request):
             *parents, name = path.split(".")
             members = job_members
             for parent in parents:
                 members = members.setdefault(parent, {})
             members[name] = value
         tags = {**settings.tags, RUN_TAG: run}
-        return {**completed, "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
+        return {**completed_request, "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
 
     return complete
 

@@ -59,11 +59,13 @@ def make_push_options(options: argparse.Namespace) -> PushOptions:
     if registry is None or host_region:
         profile = profile or defaults.profile
         region = region or host_region or defaults.region
-        completed = add_region(replace(defaults, region=region, profile=profile))
-        settings.raise_problems([*settings.find_region_problems(completed), *find_credentials_problems(completed)])
-        region = completed.region
-        if registry is None and completed.account:
-            registry = str(completed.destination)
+        completed_settings = add_region(replace(defaults, region=region, profile=profile))
+        settings.raise_problems(
+            [*settings.find_region_problems(completed_settings), *find_credentials_problems(completed_settings)]
+        )
+        region = completed_settings.region
+        if registry is None and completed_settings.account:
+            registry = str(completed_settings.destination)
     return PushOptions(
         jobs=options.jobs,
         registry=registry,

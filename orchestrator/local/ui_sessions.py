@@ -97,8 +97,8 @@ class UiSessions:
 
     def _remove_old_sessions(self) -> None:
         now = time.monotonic()
-        live = [item for item in self._sessions.items() if item[1].deadline > now]
-        self._sessions = dict(live[-MAX_SESSIONS + 1 :])
+        unexpired_sessions = [item for item in self._sessions.items() if item[1].deadline > now]
+        self._sessions = dict(unexpired_sessions[-MAX_SESSIONS + 1 :])
 
 
 def _make_error(problem: str) -> ServiceError:

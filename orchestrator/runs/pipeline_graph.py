@@ -116,9 +116,9 @@ def _expand(nodes: Sequence[Node], states: Mapping[str, Members]) -> Iterator[No
     """Yield the nodes. A step of a ForEach step's body becomes one node per item, as soon as items have started."""
     for node in nodes:
         pattern = re.compile(rf"{re.escape(node.name)}-(\d+)")
-        items = sorted(int(match[1]) for match in map(pattern.fullmatch, states) if match)
-        if node.branch == LOOP_BRANCH and items:
-            yield from (replace(node, name=f"{node.name}-{item}") for item in items)
+        iterations = sorted(int(match[1]) for match in map(pattern.fullmatch, states) if match)
+        if node.branch == LOOP_BRANCH and iterations:
+            yield from (replace(node, name=f"{node.name}-{iteration}") for iteration in iterations)
         else:
             yield node
 

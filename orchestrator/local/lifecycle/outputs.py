@@ -27,31 +27,33 @@ def merge_outputs(hosts: Sequence[Host], path: str, target: Path, note: WriteNot
     """
     discard(target)  # the folder may contain files of a killed server
     make_folders(target)
-    merged = Tree()
+    merged_tree = Tree()
     for host in hosts:
         tree = host.copy(path, target / host.name)
-        if tree is not None and not merged:
-            merged = tree
+        if tree is not None and not merged_tree:
+            merged_tree = tree
         elif tree is not None:
-            _merge(tree, merged, host.name, note)
-    return merged
+            _merge(tree, merged_tree, host.name, note)
+    return merged_tree
 
 
-def _merge(tree: Tree, merged: Tree, host_name: str, note: WriteNote) -> None:
+def _merge(tree: Tree, merged_tree: Tree, host_name: str, note: WriteNote) -> None:
     # Entries that cannot be stored, because another host has a file or a link at the path of their folder. The keys are
     # the names of the entries, and each value is the type of that file or link.
     blocking_type_by_name: dict[str, str] = {}
     for name in sort_names(tree):
-        entry, existing, folder = tree[name], merged.get(name), get_parent(name)
-        parent_type = merged[folder].type.value if folder in merged else blocking_type_by_name.get(folder, "folder")
+        entry, existing_entry, folder = tree[name], merged_tree.get(name), get_parent(name)
+        parent_type = (
+            merged_tree[folder].type.value if folder in merged_tree else blocking_type_by_name.get(folder, "folder")
+        )
         if parent_type != FileType.FOLDER.value:
             blocking_type_by_name[name] = parent_type
             if entry.type is not FileType.FOLDER:
                 problem = f"another host has a {parent_type} at the path of its folder"
                 note(f"{escape_bytes(name)} of {host_name} was not stored: {problem}")
-        elif existing is None:
-            merged[name] = entry
-        elif not _are_equal(entry, existing) and entry.type is not FileType.FOLDER:
+        elif existing_entry is None:
+            merged_tree[name] = entry
+        elif not _are_equal(entry, existing_entry) and entry.type is not FileType.FOLDER:
             problem = f"{escape_bytes(name)} of {host_name} differs from the file of another host"
             note(f"{problem} and was not stored: use a different file name on each host")
 
@@ -88,11 +90,11 @@ def check_key(store: ObjectStore, bucket: str, key: str) -> None:
     store.check_writable(bucket, key)
 
 
-def upload_archive(store: ObjectStore, tree: Tree, uri: str, work: Path) -> None:
-    """Store a tree as one tar.gz object. `work` is a folder for the unfinished archive."""
+def upload_archive(store: ObjectStore, tree: Tree, uri: str, work_folder: Path) -> None:
+    """Store a tree as one tar.gz object. `work_folder` is for the unfinished archive."""
     bucket, key = parse_uri(uri)
-    archive = work / PurePosixPath(key).name
-    with LimitedFile(archive, FreeSpace(work, ARTIFACT_UPLOAD)) as file:
+    archive = work_folder / PurePosixPath(key).name
+    with LimitedFile(archive, FreeSpace(work_folder, ARTIFACT_UPLOAD)) as file:
         write_archive(tree, file)
     store.put(bucket, key, archive)
 

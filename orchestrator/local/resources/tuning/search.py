@@ -115,7 +115,9 @@ class TrialSearch:
         if self._grid:
             self._study.enqueue_trial(self._grid[number])
         trial = self._running_trials[name] = self._study.ask(self._distributions)
-        return {item: self._ranges[item].to_hyperparameter(value) for item, value in trial.params.items()}
+        return {
+            parameter: self._ranges[parameter].to_hyperparameter(value) for parameter, value in trial.params.items()
+        }
 
     def add_running_trial(self, name: str, hyperparameters: Mapping[str, str]) -> None:
         """Add a running trial that an earlier server started. Do nothing for trials that this search knows."""
