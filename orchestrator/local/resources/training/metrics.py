@@ -27,16 +27,16 @@ MAX_SEARCH_SECONDS = 10.0
 skipped."""
 UNCOUNTED_SECONDS, UNCOUNTED_SECONDS_PER_CHARACTER = 1e-4, 1e-7
 """Seconds of CPU time that are not counted: per search, and per character of the searched line."""
-MAX_REPEATS = 10_000
+MAX_REPETITIONS = 10_000
 """Maximum number of repetitions that an expression such as `(a{100}){100}` requires. Each repetition takes memory."""
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
-_COMMENT = re.compile(r"(?<!\\)(?:\\\\)*(\(\?(?:#|[a-zA-Z0-9]*x))")
-"""Matches comments and the flag `x`, which allow text that `_count_repeats` would misread."""
-_RECURSION = re.compile(r"(?<!\\)(?:\\\\)*(\(\?(?:R|[+-]?[0-9]|&|P>))")
+_NUMBER_PATTERN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_COMMENT_PATTERN = re.compile(r"(?<!\\)(?:\\\\)*(\(\?(?:#|[a-zA-Z0-9]*x))")
+"""Matches comments and the flag `x`, which allow text that `_count_repetitions` would misread."""
+_RECURSION_PATTERN = re.compile(r"(?<!\\)(?:\\\\)*(\(\?(?:R|[+-]?[0-9]|&|P>))")
 """Matches calls of a group. They take 8 KB of memory for each character of a line, and AWS does not support them
 either."""
-_TOKEN = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]|\{(\d+)(?:,\d*)?\}|.", re.DOTALL)
+_TOKEN_PATTERN = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]|\{(\d+)(?:,\d*)?\}|.", re.DOTALL)
 """Matches an escaped character, a set of characters, a repetition such as `{9}`, or any other character."""
 
 
@@ -85,7 +85,7 @@ class Metrics:
 
     def _search(self, name: str, text: str) -> regex.Match[str] | None:
         """Search a line for the expression of a definition, within the time limit."""
-        began = time.thread_time()
+        start_time = time.thread_time()
         try:
             match = self._patterns[name].search(text, timeout=SEARCH_TIMEOUT_SECONDS, concurrent=True)
         except (TimeoutError, MemoryError) as error:
@@ -93,7 +93,7 @@ class Metrics:
             self._report_failed_search(name, text, cost)
             match = None
         self._count_time(
-            name, time.thread_time() - began - UNCOUNTED_SECONDS - UNCOUNTED_SECONDS_PER_CHARACTER * len(text)
+            name, time.thread_time() - start_time - UNCOUNTED_SECONDS - UNCOUNTED_SECONDS_PER_CHARACTER * len(text)
         )
         return match
 
@@ -145,7 +145,7 @@ class Metrics:
 
 def _parse_number(text: str | None) -> float | None:
     """Parse a finite decimal number; return None for other text. AWS also drops `nan` and `inf`."""
-    if text is None or len(text) > 400 or _NUMBER.fullmatch(text.strip()) is None:
+    if text is None or len(text) > 400 or _NUMBER_PATTERN.fullmatch(text.strip()) is None:
         return None
     value = float(text)
     return value if math.isfinite(value) else None
@@ -172,18 +172,18 @@ def compile_definition(definition: Mapping[str, str]) -> regex.Pattern[str]:
 
 def _find_cost_error(expression: str) -> str:
     """Return why an expression could take too much memory or time; an empty string if it cannot."""
-    if match := _COMMENT.search(expression):
+    if match := _COMMENT_PATTERN.search(expression):
         return f"has a comment or the flag x at {match[1]!r}: remove it"
-    if match := _RECURSION.search(expression):
+    if match := _RECURSION_PATTERN.search(expression):
         return f"calls a group at {match[1]!r}: write the group's expression in its place"
-    count = _count_repeats(expression)
-    return f"requires {count} repetitions; at most {MAX_REPEATS} are supported" if count > MAX_REPEATS else ""
+    count = _count_repetitions(expression)
+    return f"requires {count} repetitions; at most {MAX_REPETITIONS} are supported" if count > MAX_REPETITIONS else ""
 
 
-def _count_repeats(expression: str) -> int:
+def _count_repetitions(expression: str) -> int:
     """Return the number of items that an expression has if repetitions such as `{9}` and `{9,}` are written out."""
     sums, last = [0], 0
-    for match in _TOKEN.finditer(expression):
+    for match in _TOKEN_PATTERN.finditer(expression):
         if match[1]:
             last *= max(1, int(match[1]))
             continue
