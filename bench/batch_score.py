@@ -21,12 +21,12 @@ from harness import Usage
 
 from microjobs.contract import Layout
 
-BATCH = 4_096
-KERAS_DEFAULT_BATCH = 32
+BATCH_ROWS = 4_096
+KERAS_DEFAULT_BATCH_ROWS = 32
 JOB = "batch-score"
-LOOP = f"ONNX Runtime in a loop, batches of {BATCH}"
-KERAS = f"Keras predict, batches of {BATCH}"
-KERAS_WITH_DEFAULT = f"Keras predict, its default of {KERAS_DEFAULT_BATCH}"
+LOOP = f"ONNX Runtime in a loop, batches of {BATCH_ROWS}"
+KERAS = f"Keras predict, batches of {BATCH_ROWS}"
+KERAS_WITH_DEFAULT = f"Keras predict, its default of {KERAS_DEFAULT_BATCH_ROWS}"
 
 Candidate = Callable[[], "Timing"]
 
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def make_candidates(folder: Path, rows: int, factor: int) -> dict[str, Candidate]:
-    small, large = prepare_job(folder, rows), prepare_job(folder, rows * factor)
+    small_job, large_job = prepare_job(folder, rows), prepare_job(folder, rows * factor)
     layout = Layout(folder / str(rows))
     features, output = layout.processing("test") / "x_test.npy", layout.root / "predictions.npy"
     keras_python = harness.create_peer_environment("keras")
@@ -69,18 +69,18 @@ def make_candidates(folder: Path, rows: int, factor: int) -> dict[str, Candidate
     loop_command = [onnxruntime_python, harness.PEERS / "onnxruntime_loop.py", model / "model.onnx", features, output]
 
     def measure_job() -> Timing:
-        usage, large_usage = harness.measure(*small), harness.measure(*large)
+        usage, large_usage = harness.measure(*small_job), harness.measure(*large_job)
         return Timing(usage, (large_usage.seconds - usage.seconds) / (factor - 1), large_usage)
 
-    def measure_peer(command: Sequence[str | Path], batch: int) -> Timing:
-        usage = harness.measure([*command, str(batch)])
+    def measure_peer(command: Sequence[str | Path], batch_rows: int) -> Timing:
+        usage = harness.measure([*command, str(batch_rows)])
         return Timing(usage, float(output.with_suffix(".seconds").read_text()))
 
     return {
         JOB: measure_job,
-        LOOP: lambda: measure_peer(loop_command, BATCH),
-        KERAS: lambda: measure_peer(keras_command, BATCH),
-        KERAS_WITH_DEFAULT: lambda: measure_peer(keras_command, KERAS_DEFAULT_BATCH),
+        LOOP: lambda: measure_peer(loop_command, BATCH_ROWS),
+        KERAS: lambda: measure_peer(keras_command, BATCH_ROWS),
+        KERAS_WITH_DEFAULT: lambda: measure_peer(keras_command, KERAS_DEFAULT_BATCH_ROWS),
     }
 
 

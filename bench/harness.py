@@ -36,14 +36,14 @@ class Usage:
 
 def measure(command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> Usage:
     """Run a command to its end. If it fails, print its output and exit."""
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     variables = os.environ | (environment or {})
     process = subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None  # noqa: S101  it is a pipe
     with process.stderr as errors:
         log = errors.read().decode(errors="replace")
     _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start_time
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"{' '.join(map(str, command))} ended with {process.returncode}:\n{log[-3000:]}")
@@ -52,7 +52,7 @@ def measure(command: Sequence[str | Path], environment: Mapping[str, str] | None
 
 def measure_together(commands: Sequence[Sequence[str]]) -> tuple[float, float]:
     """Run commands at the same time. Return seconds until all have ended, and processor seconds of the first one."""
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     processes = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for command in commands]
     processor_seconds = []
     for process in processes:
@@ -61,7 +61,7 @@ def measure_together(commands: Sequence[Sequence[str]]) -> tuple[float, float]:
         processor_seconds.append(usage.ru_utime + usage.ru_stime)
     if any(process.returncode for process in processes):
         sys.exit(f"the commands ended with {[process.returncode for process in processes]}")
-    return time.perf_counter() - began, processor_seconds[0]
+    return time.perf_counter() - start_time, processor_seconds[0]
 
 
 def run_interleaved(candidates: Mapping[str, Callable[[], Result]], runs: int) -> dict[str, list[Result]]:

@@ -258,9 +258,9 @@ def time_calls(call: Callable[[], object]) -> float:
     """Return the median time of a call in milliseconds."""
     times = []
     for _ in range(CALL_COUNT):
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         call()
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - start_time)
     return statistics.median(times) * 1000
 
 

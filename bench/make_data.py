@@ -27,11 +27,11 @@ def write_arrays(folder: Path, split: str, rows: int, dtype: str, shard_count: i
     random = np.random.default_rng(0)
     for shard in range(shard_count):
         suffix = "" if shard_count == 1 else f"-{shard:05}-of-{shard_count:05}"
-        count = rows // shard_count
-        with write_array(folder / f"x_{split}{suffix}.npy", (count, FEATURES), np.dtype(dtype)) as writer:
-            for start in range(0, count, CHUNK_ROWS):
-                writer.write(start, random.normal(0, 1, (min(CHUNK_ROWS, count - start), FEATURES)))
-        np.save(folder / f"y_{split}{suffix}.npy", random.normal(size=count).astype(dtype))
+        shard_rows = rows // shard_count
+        with write_array(folder / f"x_{split}{suffix}.npy", (shard_rows, FEATURES), np.dtype(dtype)) as writer:
+            for start in range(0, shard_rows, CHUNK_ROWS):
+                writer.write(start, random.normal(0, 1, (min(CHUNK_ROWS, shard_rows - start), FEATURES)))
+        np.save(folder / f"y_{split}{suffix}.npy", random.normal(size=shard_rows).astype(dtype))
 
 
 def write_model(folder: Path) -> None:

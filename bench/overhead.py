@@ -83,9 +83,9 @@ def run_local_server(folder: Path) -> Iterator[control.Address]:
 
 
 def time_docker_run() -> float:
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     subprocess.run(["docker", "run", "--rm", IMAGE, "train"], check=True)
-    return time.perf_counter() - began
+    return time.perf_counter() - start_time
 
 
 def make_training_job_timer(address: control.Address, **members: Any) -> Callable[[], float]:
@@ -100,11 +100,11 @@ def make_training_job_timer(address: control.Address, **members: Any) -> Callabl
 
     def run() -> float:
         name = f"no-op-{time.time_ns()}"
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         client.create_training_job(**make_request(address, name) | members)
         while (status := client.describe_training_job(TrainingJobName=name)["TrainingJobStatus"]) == "InProgress":
             time.sleep(0.005)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start_time
         if status != "Completed":
             sys.exit(f"the job is {status}")
         return seconds

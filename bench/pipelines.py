@@ -101,18 +101,18 @@ class Timers:
         }
 
     def _run_jobs(self, seconds: float) -> float:
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         for number in range(STEPS):
             name = f"job-{time.time_ns()}-{number}"
             self._client.create_processing_job(ProcessingJobName=name, **self._make_request(seconds))
             self._wait(partial(self._client.describe_processing_job, ProcessingJobName=name), "Completed")
-        return time.perf_counter() - began
+        return time.perf_counter() - start_time
 
     def _run_pipeline(self, name: str) -> float:
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         arn = self._client.start_pipeline_execution(PipelineName=name)["PipelineExecutionArn"]
         self._wait(lambda: self._client.describe_pipeline_execution(PipelineExecutionArn=arn), "Succeeded")
-        return time.perf_counter() - began
+        return time.perf_counter() - start_time
 
     def _wait(self, describe: Callable[[], Mapping[str, Any]], success: str) -> None:
         while (status := _find_status(describe())) in ("InProgress", "Executing"):

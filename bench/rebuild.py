@@ -75,11 +75,11 @@ def measure(folder: Path, job: str, runs: int) -> tuple[float, float]:
 
 def build(folder: Path, job: str) -> float:
     environment = dict(os.environ) | {"TAG": TAG, "REVISION": "bench"}
-    began = time.perf_counter()
-    completed = subprocess.run(["make", f"build/{job}"], cwd=folder, env=environment, capture_output=True, check=False)
-    if completed.returncode:
-        sys.exit(f"make build/{job} ended with {completed.returncode}:\n{completed.stderr.decode()[-3000:]}")
-    return time.perf_counter() - began
+    start_time = time.perf_counter()
+    process = subprocess.run(["make", f"build/{job}"], cwd=folder, env=environment, capture_output=True, check=False)
+    if process.returncode:
+        sys.exit(f"make build/{job} ended with {process.returncode}:\n{process.stderr.decode()[-3000:]}")
+    return time.perf_counter() - start_time
 
 
 if __name__ == "__main__":

@@ -13,6 +13,6 @@ from sagemaker.local import LocalSession
 session = LocalSession()
 estimator = Estimator(sys.argv[1], "arn:aws:iam::000000000000:role/microjobs", 1, "local", sagemaker_session=session)
 for _ in sys.stdin:
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     estimator.fit({"train": sys.argv[2]} if sys.argv[2:] else None)
-    print("seconds:", time.perf_counter() - began, flush=True)
+    print("seconds:", time.perf_counter() - start_time, flush=True)

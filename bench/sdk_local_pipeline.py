@@ -33,9 +33,9 @@ pipelines = {
     "parallel": make_pipeline("parallel", pause, is_chain=False),
 }
 for line in sys.stdin:
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     execution = pipelines[line.strip()].start()
     status = execution.describe()["PipelineExecutionStatus"]
     if status != "Succeeded":
         sys.exit(f"the pipeline is {status}")
-    print("seconds:", time.perf_counter() - began, flush=True)
+    print("seconds:", time.perf_counter() - start_time, flush=True)

@@ -100,9 +100,9 @@ def search(client: Any, *filters: tuple[str, str, str], **members: Any) -> objec
 
 
 def measure_seconds(run: Callable[[], object]) -> float:
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     run()
-    return time.perf_counter() - began
+    return time.perf_counter() - start_time
 
 
 if __name__ == "__main__":

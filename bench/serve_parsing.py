@@ -93,10 +93,10 @@ def measure_fastest(parse: Parse, body: bytes, rounds: int = 15) -> float:
     repeats = max(1, 200_000 // len(body))
     best = float("inf")
     for _ in range(rounds):
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         for _ in range(repeats):
             parse(body)
-        best = min(best, (time.perf_counter() - began) / repeats)
+        best = min(best, (time.perf_counter() - start_time) / repeats)
     return best
 
 

@@ -162,7 +162,7 @@ class Workspace:
         """Start a server and wait until it responds."""
         environment = self.make_variables() | variables
         log = self.stack.enter_context((self.folder / f"{name}.log".replace(" ", "-")).open("wb"))
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         process = subprocess.Popen(
             ["taskset", "--cpu-list", SERVER_CORE, *map(str, command)],
             env=environment,
@@ -173,7 +173,7 @@ class Workspace:
         )
         self.stack.callback(stop_server, process)
         wait_for(f"http://127.0.0.1:{port}{ping}", process, Path(log.name))
-        return Server(name, port, process.pid, time.perf_counter() - began)
+        return Server(name, port, process.pid, time.perf_counter() - start_time)
 
 
 def stop_server(process: subprocess.Popen[bytes]) -> None:

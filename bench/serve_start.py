@@ -34,23 +34,23 @@ def image_exists() -> bool:
 
 
 def measure_time_of_no_op() -> float:
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     subprocess.run(["docker", "run", "--rm", "--entrypoint", "/bin/true", IMAGE], check=True)
-    return time.perf_counter() - began
+    return time.perf_counter() - start_time
 
 
 def measure_time_to_first_ping(root: Path) -> float:
     port = find_free_port()
     docker_options = ["--volume", f"{root}:{DEFAULT_ROOT}", "--publish", f"127.0.0.1:{port}:8080"]
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     command = ["docker", "run", "--detach", *docker_options, IMAGE, "serve"]
     container = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     try:
         while not is_healthy(f"http://127.0.0.1:{port}/ping"):
-            if time.perf_counter() - began > 60:
+            if time.perf_counter() - start_time > 60:
                 raise SystemExit(f"{IMAGE} did not respond to /ping: docker logs {container}")
             time.sleep(0.005)
-        return time.perf_counter() - began
+        return time.perf_counter() - start_time
     finally:
         subprocess.run(["docker", "rm", "--force", container], check=True, capture_output=True)
 

@@ -17,11 +17,11 @@ def main(seconds: float) -> None:
     random = np.random.default_rng(1)
     rows = random.normal(size=(model.BATCH_REQUESTS * ROWS_PER_REQUEST, FEATURES)).astype(np.float32)
     model.predict(session, rows)
-    began, batches = time.perf_counter(), 0
-    while time.perf_counter() < began + seconds:
+    start_time, batches = time.perf_counter(), 0
+    while time.perf_counter() < start_time + seconds:
         model.predict(session, rows)
         batches += 1
-    print(batches * model.BATCH_REQUESTS / (time.perf_counter() - began))
+    print(batches * model.BATCH_REQUESTS / (time.perf_counter() - start_time))
 
 
 if __name__ == "__main__":
