@@ -53,17 +53,17 @@ def atomic_write(path: Path) -> Iterator[Path]:
         OSError: for example, the disk is full. The error names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial_path = path.with_name(f".{path.name}.partial")
     try:
         with report_full_disk(path):
-            yield partial
-            partial.replace(path)
+            yield partial_path
+            partial_path.replace(path)
     except OSError as error:
         if error.errno in FULL_DISK_ERRORS:
             error.filename = str(path)
         raise
     finally:
-        partial.unlink(missing_ok=True)
+        partial_path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -96,8 +96,8 @@ def atomic_fill(folder: Path) -> Iterator[None]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    with atomic_write(path) as partial:
-        partial.write_bytes(content)
+    with atomic_write(path) as partial_path:
+        partial_path.write_bytes(content)
 
 
 def write_text(path: Path, content: str) -> None:

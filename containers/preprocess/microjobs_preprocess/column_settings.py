@@ -96,7 +96,7 @@ def parse_settings(text: str, source: str) -> TableSettings:
         raise UserError(f"{source} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f'{source} must be an object, such as {{"age": "numeric", "price": "target"}}')
-    settings = TableSettings(tuple(_parse_column(name, value, source) for name, value in content.items()))
+    settings = TableSettings(tuple(_parse_column(name, declaration, source) for name, declaration in content.items()))
     targets = [column.name for column in settings.columns if column.type == TARGET]
     if len(targets) > 1:
         raise UserError(f"{source} has the targets {', '.join(targets)}: declare one target")
@@ -113,20 +113,21 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _parse_column(name: str, value: Any, source: str) -> ColumnSettings:
-    content = {"type": value} if isinstance(value, str) else value
+def _parse_column(name: str, declaration: Any, source: str) -> ColumnSettings:
+    members = {"type": declaration} if isinstance(declaration, str) else declaration
     location = f"{source}: column {name!r}"
-    type_ = content.get("type") if isinstance(content, dict) else None
+    type_ = members.get("type") if isinstance(members, dict) else None
     if not isinstance(type_, str) or type_ not in OPTIONS_BY_TYPE:
-        raise UserError(f"{location} is {json.dumps(value)[:100]}: use one of the types {', '.join(OPTIONS_BY_TYPE)}")
-    options = {option: content[option] for option in content if option != "type"}
+        types = ", ".join(OPTIONS_BY_TYPE)
+        raise UserError(f"{location} is {json.dumps(declaration)[:100]}: use one of the types {types}")
+    options = {option: members[option] for option in members if option != "type"}
     for option in options:
         if option not in OPTIONS_BY_TYPE[type_]:
             option_names = ", ".join(OPTIONS_BY_TYPE[type_]) or "no options"
             raise UserError(f"{location} has the option {option!r}: type {type_} has {option_names}")
     settings: dict[str, Any] = {}
-    for option, option_value in options.items():
-        settings |= PARSERS[option](type_, option_value, location)
+    for option, value in options.items():
+        settings |= OPTION_PARSERS[option](type_, value, location)
     return ColumnSettings(name, type_, **settings)
 
 
@@ -173,7 +174,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-PARSERS: Mapping[str, Callable[[str, Any, str], Mapping[str, Any]]] = {
+OPTION_PARSERS: Mapping[str, Callable[[str, Any, str], Mapping[str, Any]]] = {
     "missing": _parse_missing,
     "scale": _parse_scale,
     "unknown": _parse_unknown,

@@ -77,20 +77,20 @@ def shuffle_and_split(x: NDArray[Any], y: NDArray[Any]) -> Arrays:
     return _split(x[order], y[order])
 
 
-def write_arrays(arrays: Arrays, folder: Path, shards: int) -> list[str]:
-    """Save each array in `shards` files. Return the names of the files.
+def write_arrays(arrays: Arrays, folder: Path, shard_count: int) -> list[str]:
+    """Save each array in `shard_count` files. Return the names of the files.
 
     Raises:
         UserError: an array has fewer rows than there are shards.
     """
     for name, array in arrays.items():
-        if len(array) < shards:
-            raise UserError(f"--shards {shards}: {name} has only {len(array)} rows")
+        if len(array) < shard_count:
+            raise UserError(f"--shards {shard_count}: {name} has only {len(array)} rows")
     names = []
     for name, array in arrays.items():
-        for number, part in enumerate(np.array_split(array, shards)):
-            suffix = "" if shards == 1 else f"-{number:05}-of-{shards:05}"
-            save_array(folder / f"{name}{suffix}.npy", part)
+        for number, shard in enumerate(np.array_split(array, shard_count)):
+            suffix = "" if shard_count == 1 else f"-{number:05}-of-{shard_count:05}"
+            save_array(folder / f"{name}{suffix}.npy", shard)
             names.append(f"{name}{suffix}.npy")
     return names
 

@@ -94,8 +94,8 @@ def encode_tables(options: TableOptions, hosts: Hosts) -> None:
     statistics_by_host = hosts.call(TableEncoder.measure, {host: (encoder,) for host, encoder in encoders.items()})
     # Statistics are merged in the order of names, so that the results do not depend on which host has which file.
     statistics = dict(sorted((name, part) for parts in statistics_by_host.values() for name, part in parts.items()))
-    total = merge_training_statistics(settings, statistics)
-    fitted = fit_columns(settings, total, search_medians(encoders, settings, total, hosts))
+    training_statistics = merge_training_statistics(settings, statistics)
+    fitted = fit_columns(settings, training_statistics, search_medians(encoders, settings, training_statistics, hosts))
     hosts.call(
         TableEncoder.check_categories,
         {host: (encoder, fitted, statistics_by_host[host]) for host, encoder in encoders.items()},
@@ -103,7 +103,9 @@ def encode_tables(options: TableOptions, hosts: Hosts) -> None:
     # The fitted columns are written first, because features without them could not be interpreted.
     hosts.write(write_columns_file, {hosts.resources.first_host: (options, fitted)})
     hosts.write(encode_host, {host: (encoder, fitted, statistics_by_host[host]) for host, encoder in encoders.items()})
-    logger.info("made %d features with the statistics of %d training rows", len(fitted.features), total.rows)
+    logger.info(
+        "made %d features with the statistics of %d training rows", len(fitted.features), training_statistics.rows
+    )
 
 
 def write_columns_file(register_file: RegisterFile, options: TableOptions, fitted: FittedColumns) -> None:
@@ -139,20 +141,20 @@ def merge_settings(options: TableOptions, host_inputs: Mapping[str, HostInput]) 
 def merge_training_statistics(settings: TableSettings, statistics: Mapping[str, TableStatistics]) -> TableStatistics:
     """Return the statistics of all training tables; raise UserError if there is no row."""
     parts = [part for name, part in statistics.items() if name.startswith("train")]
-    total = reduce(TableStatistics.merge, parts, TableStatistics.empty(settings))
-    if not total.rows:
+    training_statistics = reduce(TableStatistics.merge, parts, TableStatistics.empty(settings))
+    if not training_statistics.rows:
         names = ", ".join(statistics) or "no tables"
         raise UserError(f"no training data on any host: the input contains {names}; add rows to train.csv")
-    return total
+    return training_statistics
 
 
 def search_medians(
-    encoders: Mapping[str, "TableEncoder"], settings: TableSettings, total: TableStatistics, hosts: Hosts
+    encoders: Mapping[str, "TableEncoder"], settings: TableSettings, training_statistics: TableStatistics, hosts: Hosts
 ) -> dict[str, float]:
     """Return the medians of the columns whose missing values become the median, by name."""
     counts = {
         column.name: int(count)
-        for column, count in zip(settings.numeric_columns, total.moments.count, strict=True)
+        for column, count in zip(settings.numeric_columns, training_statistics.moments.count, strict=True)
         if column.missing == MEDIAN and count
     }
     searches = medians.start_searches(counts)
