@@ -11,7 +11,7 @@ const LEVELS = [0, 95, 135, 175, 215, 255]; // intensities of red, green and blu
 export function renderAnsi(line) {
   if (!line.includes("\x1b")) return line;
   const parts = line.split(SEQUENCE); // the list alternates between texts and the parameters of sequences
-  const state = { flags: new Set(), color: null, background: null };
+  const state = { styles: new Set(), color: null, background: null };
   return parts.map((part, index) => {
     if (index % 2 === 0) return part && makeSpan(part, state);
     applyCodes(part.split(/[;:]/).map(Number), state);
@@ -19,9 +19,9 @@ export function renderAnsi(line) {
   });
 }
 
-function makeSpan(text, { flags, color, background }) {
-  if (!flags.size && !color && !background) return text;
-  const classes = [...flags, ...makeClasses("fg", color), ...makeClasses("bg", background)];
+function makeSpan(text, { styles, color, background }) {
+  if (!styles.size && !color && !background) return text;
+  const classes = [...styles, ...makeClasses("fg", color), ...makeClasses("bg", background)];
   const style = { color: color?.rgb, backgroundColor: background?.rgb };
   return html`<span class=${classes.join(" ")} style=${style}>${text}</span>`;
 }
@@ -40,9 +40,9 @@ function applyCodes(codes, state) {
 }
 
 function applyCode(code, state) {
-  if (code === 0) Object.assign(state, { flags: new Set(), color: null, background: null });
-  else if (STYLES[code]) state.flags = new Set([...state.flags, STYLES[code]]);
-  else if (RESET_STYLES[code]) state.flags = new Set([...state.flags].filter((name) => !RESET_STYLES[code].includes(name)));
+  if (code === 0) Object.assign(state, { styles: new Set(), color: null, background: null });
+  else if (STYLES[code]) state.styles = new Set([...state.styles, STYLES[code]]);
+  else if (RESET_STYLES[code]) state.styles = new Set([...state.styles].filter((name) => !RESET_STYLES[code].includes(name)));
   else if (code === 39) state.color = null;
   else if (code === 49) state.background = null;
   else applyBasicColor(code, state);

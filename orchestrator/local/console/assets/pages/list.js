@@ -33,10 +33,10 @@ export function Page({ query }) {
   const types = new Set(kinds.map((kind) => kind.type));
   const load = (signal) => listResources(kinds, { status, name }, count, signal);
   const { data, error, isLoading } = useQuery(load, [type, status, name, count], (change) => types.has(change.kind));
-  const change = (changes) => replaceQuery({ ...query, ...changes });
+  const changeQuery = (changes) => replaceQuery({ ...query, ...changes });
   return html`
     <${Heading}>Jobs, endpoints and executions<//>
-    <${Filters} kinds=${kinds} type=${type} status=${status} name=${name} change=${change} />
+    <${Filters} kinds=${kinds} type=${type} status=${status} name=${name} changeQuery=${changeQuery} />
     <${Problem} error=${error} />
     <p role="status" class="hint">${describeCount(data, isLoading)}</p>
     ${data && html`
@@ -52,16 +52,16 @@ function describeCount(data, isLoading) {
   return data.hasMore ? `The newest ${data.rows.length} are shown.` : `${data.rows.length} found.`;
 }
 
-function Filters({ kinds, type, status, name, change }) {
+function Filters({ kinds, type, status, name, changeQuery }) {
   const statuses = [...new Set(kinds.flatMap((kind) => kind.lifecycle.statuses))].sort();
   return html`
     <form class="filters" role="search" onSubmit=${(event) => event.preventDefault()}>
       <${Field} label="Name contains">
-        <input type="search" value=${name} onInput=${(event) => change({ name: event.target.value })} />
+        <input type="search" value=${name} onInput=${(event) => changeQuery({ name: event.target.value })} />
       <//>
-      <${Select} label="Kind" value=${type} onChange=${(kind) => change({ kind, status: "" })}
+      <${Select} label="Kind" value=${type} onChange=${(kind) => changeQuery({ kind, status: "" })}
         options=${[["", "all"], ...listLifecycleKinds().map((kind) => [kind.type, kind.displayName])]} />
-      <${Select} label="Status" value=${status} onChange=${(value) => change({ status: value })}
+      <${Select} label="Status" value=${status} onChange=${(value) => changeQuery({ status: value })}
         options=${[["", "all"], ...statuses.map((item) => [item, item])]} />
     </form>
   `;

@@ -40,10 +40,10 @@ async function readStream(request, setResponseBytes) {
   const response = await send("sagemaker-runtime/InvokeEndpointWithResponseStream", request);
   let [responseMembers, bytes] = [null, new Uint8Array()]; // the first line has the members of the response
   for await (const line of readLines(response.body)) {
-    const { __type: code, message, ...content } = JSON.parse(line);
-    if (code) throw new ApiError(response.status, code, message, content);
-    responseMembers ??= content;
-    if (content.bytes) setResponseBytes((bytes = join(bytes, decode(content.bytes))));
+    const { __type: code, message, ...lineMembers } = JSON.parse(line);
+    if (code) throw new ApiError(response.status, code, message, lineMembers);
+    responseMembers ??= lineMembers;
+    if (lineMembers.bytes) setResponseBytes((bytes = join(bytes, decode(lineMembers.bytes))));
   }
   return responseMembers;
 }
