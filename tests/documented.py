@@ -13,9 +13,9 @@ PROGRAMS = (
     "aws", "cp", "curl", "docker", "eval", "export", "git", "make", "microjobs", "mkdir", "pip", "python", "sudo", "uv",
 )  # fmt: skip
 SHELLS = ("sh", "bash", "zsh", "shell")
-_COMMAND = re.compile(rf"(?:{'|'.join(PROGRAMS)}) ")
-_SPAN = re.compile(r"`([^`\n]+)`")
-_COMMAND_HINT = re.compile(rf"`(?:{'|'.join(PROGRAMS)}) |microjobs (?!import)")
+_COMMAND_PATTERN = re.compile(rf"(?:{'|'.join(PROGRAMS)}) ")
+_SPAN_PATTERN = re.compile(r"`([^`\n]+)`")
+_COMMAND_HINT_PATTERN = re.compile(rf"`(?:{'|'.join(PROGRAMS)}) |microjobs (?!import)")
 """Matches the text of each file whose messages may contain a command."""
 PLACEHOLDER = "X"
 """Text that replaces, in a snippet, each value that a message formats."""
@@ -23,7 +23,7 @@ PLACEHOLDER = "X"
 
 @dataclass(frozen=True)
 class Snippet:
-    """Lines that a reader copies together."""
+    """A text in a file: a command, lines that a reader copies together, or a message of the code."""
 
     path: Path
     line: int
@@ -61,24 +61,26 @@ def find_code_blocks(page: Path) -> Iterator[Snippet]:
 def find_inline_commands(page: Path) -> Iterator[Snippet]:
     """Yield the commands in sentences and tables of a page."""
     for number, line in enumerate((REPOSITORY / page).read_text(encoding="utf-8").splitlines(), 1):
-        for text in _SPAN.findall(line):
-            if _COMMAND.match(text):
+        for text in _SPAN_PATTERN.findall(line):
+            if _COMMAND_PATTERN.match(text):
                 yield Snippet(page, number, text.replace("\\|", "|"))
 
 
 def find_quoted_commands(path: Path) -> Iterator[Snippet]:
     """Yield the commands in backquotes in the messages of a file."""
     for message in _read_messages(path):
-        for text in _SPAN.findall(message.text):
-            if _COMMAND.match(text):
+        for text in _SPAN_PATTERN.findall(message.text):
+            if _COMMAND_PATTERN.match(text):
                 yield Snippet(message.path, message.line, text)
 
 
 def find_unquoted_commands(path: Path) -> Iterator[Snippet]:
     """Yield the `microjobs` commands in messages that contain no backquote. A command ends at the end of its line."""
-    command = re.compile(r"(?<![\w$(/])microjobs (?:run|build|push|local|ps|logs|stop|interrupt|init|doctor|clean) .*")
+    command_pattern = re.compile(
+        r"(?<![\w$(/])microjobs (?:run|build|push|local|ps|logs|stop|interrupt|init|doctor|clean) .*"
+    )
     for message in _read_messages(path):
-        for text in command.findall(message.text) if "`" not in message.text else ():
+        for text in command_pattern.findall(message.text) if "`" not in message.text else ():
             yield Snippet(message.path, message.line, text)
 
 
@@ -87,7 +89,7 @@ def list_files_with_messages() -> list[Path]:
     folders = ("orchestrator", "scripts", "containers", "shared", "bench")
     paths = (path for folder in folders for path in (REPOSITORY / folder).rglob("*.py"))
     return sorted(
-        path.relative_to(REPOSITORY) for path in paths if _COMMAND_HINT.search(path.read_text(encoding="utf-8"))
+        path.relative_to(REPOSITORY) for path in paths if _COMMAND_HINT_PATTERN.search(path.read_text(encoding="utf-8"))
     )
 
 

@@ -140,8 +140,13 @@ def list_microjobs_commands(snippets: list[Snippet]) -> list[str]:
 
 @pytest.mark.parametrize("source", SOURCES, ids=str)
 def test_microjobs_commands_are_valid(source: Path) -> None:
-    blocks, inline = (list_microjobs_commands(find(source)) for find in (list_blocks, list_inline_commands))
-    lines = [*blocks, *(f"{line} --help" for line in inline)]  # a sentence can leave out required arguments
+    block_commands, inline_commands = (
+        list_microjobs_commands(find(source)) for find in (list_blocks, list_inline_commands)
+    )
+    lines = [
+        *block_commands,
+        *(f"{line} --help" for line in inline_commands),
+    ]  # a sentence can leave out required arguments
     assert [line for line in lines if not is_valid(shlex.split(line)[1:])] == []
 
 
