@@ -20,7 +20,7 @@ from tests.polling import wait_until
 
 pytestmark = pytest.mark.slow
 
-SCRIPT = """
+SERVER_SCRIPT = """
 set -eu
 microjobs --version
 microjobs local up --detach --runtime RUNTIME --port 0 > up
@@ -28,7 +28,7 @@ trap 'microjobs local down' EXIT
 eval "$(microjobs local env)"
 python job.py
 """
-JOB_PROGRAM = """
+CLIENT_PROGRAM = """
 import sys
 import time
 import boto3
@@ -93,18 +93,18 @@ def program_folder(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def run_job(program_folder: Path, folder: Path, runtime: str, specification: dict[str, Any]) -> list[str]:
     """Run a processing job on an installed server in an empty folder; return the lines of the output."""
-    (folder / "job.py").write_text(JOB_PROGRAM.replace("SPECIFICATION", repr(specification)))
-    inherited = {name: value for name, value in os.environ.items() if name in INHERITED_VARIABLES}
+    (folder / "job.py").write_text(CLIENT_PROGRAM.replace("SPECIFICATION", repr(specification)))
+    inherited_variables = {name: value for name, value in os.environ.items() if name in INHERITED_VARIABLES}
     (tools := folder / "tools").mkdir()
     (tools / "uv").symlink_to(shutil.which("uv") or "")  # pip would need 8 s of CPU time to install an image's packages
     cache = subprocess.check_output(["uv", "cache", "dir"], text=True).strip()
     environment = {
-        **inherited,
+        **inherited_variables,
         "PATH": f"{tools}:{program_folder}:/usr/bin:/bin",
         "HOME": str(folder),
         "UV_CACHE_DIR": cache,
     }
-    script = ["bash", "-c", SCRIPT.replace("RUNTIME", runtime)]
+    script = ["bash", "-c", SERVER_SCRIPT.replace("RUNTIME", runtime)]
     result = subprocess.run(
         script, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120
     )
@@ -135,8 +135,8 @@ def test_pip_installs_the_server(wheel: Path, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "environment"], cwd=tmp_path, check=True)
     pip = ["environment/bin/pip", "install", "--quiet", "--no-compile", str(wheel)]
     subprocess.run(pip, cwd=tmp_path, check=True)
-    inherited = {name: value for name, value in os.environ.items() if name in INHERITED_VARIABLES}
-    environment = {**inherited, "PATH": f"{tmp_path}/environment/bin:/usr/bin:/bin", "HOME": str(tmp_path)}
+    inherited_variables = {name: value for name, value in os.environ.items() if name in INHERITED_VARIABLES}
+    environment = {**inherited_variables, "PATH": f"{tmp_path}/environment/bin:/usr/bin:/bin", "HOME": str(tmp_path)}
     script = "microjobs local up --detach --runtime process --port 0 && microjobs local down"
     result = subprocess.run(
         ["sh", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False

@@ -10,7 +10,7 @@ from tests.local.console.checks import find_accessibility_violations
 
 LINE_COUNT = 50_000
 # The event of the scrolling reaches the page in the next frame, so this script waits for two frames.
-SCROLL = """(element, edge) => new Promise(resolve => {
+SCROLL_SCRIPT = """(element, edge) => new Promise(resolve => {
   element.scrollTop = edge === "start" ? 0 : element.scrollHeight;
   requestAnimationFrame(() => requestAnimationFrame(resolve));
 })"""
@@ -81,7 +81,7 @@ def test_search_finds_lines_and_shows_their_place(page: Page, long_job: str, con
     expect(chosen_line).to_be_in_viewport()
     blocks = page.locator(".log > div")
     expect(blocks).to_have_count(2)  # the block of the line, and the block before it
-    page.get_by_role("log").evaluate(SCROLL, "end")
+    page.get_by_role("log").evaluate(SCROLL_SCRIPT, "end")
     expect(blocks).to_have_count(3)
 
 
@@ -94,8 +94,8 @@ def test_scrolling_during_a_load_loads_more_lines_afterwards(page: Page, long_jo
     held_routes: list[Route] = []
     page.route("**/logs/GetLogEvents", lambda route: held_routes.append(route))
     with page.expect_request("**/logs/GetLogEvents"):
-        log.evaluate(SCROLL, "end")
-    log.evaluate(SCROLL, "start")
+        log.evaluate(SCROLL_SCRIPT, "end")
+    log.evaluate(SCROLL_SCRIPT, "start")
     page.unroute("**/logs/GetLogEvents")
     for route in held_routes:
         route.fallback()

@@ -24,7 +24,7 @@ from tests.polling import wait_until
 
 LAYOUT = Layout()
 
-PRINT_LINES = (
+PRINTING_SCRIPT = (
     "for n in $(seq {count}); do echo out $n; echo err $n >&2; sleep 0.1; done; "
     f"echo weights > {LAYOUT.model}/weights"
 )
@@ -69,7 +69,7 @@ def list_remaining_resources(server: LocalServer) -> frozenset[str]:
 
 @pytest.mark.engine
 def test_job_continues_while_the_engine_is_unreachable(server: LocalServer, engine_proxy: Proxy) -> None:
-    name = server.start_training(PRINT_LINES.format(count=40), instances=2)
+    name = server.start_training(PRINTING_SCRIPT.format(count=40), instances=2)
     time.sleep(1.5)
     engine_proxy.disconnect()
     time.sleep(1.5)
@@ -81,8 +81,10 @@ def test_job_continues_while_the_engine_is_unreachable(server: LocalServer, engi
 
 
 @pytest.mark.engine
-def test_job_that_ends_while_the_engine_is_unreachable_is_collected(server: LocalServer, engine_proxy: Proxy) -> None:
-    name = server.start_training(PRINT_LINES.format(count=10))
+def test_outputs_of_a_job_that_ends_while_the_engine_is_unreachable_are_stored(
+    server: LocalServer, engine_proxy: Proxy
+) -> None:
+    name = server.start_training(PRINTING_SCRIPT.format(count=10))
     time.sleep(0.8)
     engine_proxy.disconnect()
     time.sleep(2)
@@ -99,7 +101,8 @@ def test_jobs_complete_while_the_engine_is_often_unreachable(server: LocalServer
     print("seed:", seed)
     generator = random.Random(seed)  # noqa: S311
     names = [
-        server.start_training(PRINT_LINES.format(count=count), instances=hosts) for count, hosts in ((3, 1), (10, 2))
+        server.start_training(PRINTING_SCRIPT.format(count=count), instances=hosts)
+        for count, hosts in ((3, 1), (10, 2))
     ]
     for _ in range(8):
         time.sleep(generator.uniform(0.1, 0.8))

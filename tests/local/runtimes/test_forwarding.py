@@ -25,7 +25,7 @@ except OSError as error:
 """
 # The last carrier of the first server may take one connection before it notices the end of this server, so the second
 # fetch is repeated.
-FETCH_TWICE = f"""
+FETCH_TWICE_SCRIPT = f"""
 python3 -c "{FETCH_PROGRAM}"
 while ! [ -e /tmp/continue ]; do sleep 0.1; done
 for attempt in 1 2 3; do
@@ -64,16 +64,16 @@ def make_plan(folder: Path, script: str, *names: str, isolated: bool = False) ->
 def test_hosts_connect_to_the_server_also_after_its_restart(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
     with serve(b"first") as first_port, serve(b"second") as second_port:
         assert docker_runtime.forward(first_port) == SERVER_PORT
-        hosts = docker_runtime.start(make_plan(tmp_path, FETCH_TWICE, "algo-1", "algo-2"))
+        hosts = docker_runtime.start(make_plan(tmp_path, FETCH_TWICE_SCRIPT, "algo-1", "algo-2"))
         assert [next(host.lines()).text for host in hosts] == [b"first", b"first"]
         docker_runtime.close()
-        restarted = DockerRuntime(Home(tmp_path / "home"))
-        restarted.forward(second_port)
-        (found_hosts,) = restarted.find_hosts().values()
+        restarted_runtime = DockerRuntime(Home(tmp_path / "home"))
+        restarted_runtime.forward(second_port)
+        (found_hosts,) = restarted_runtime.find_hosts().values()
         for host in found_hosts:
             host._container.exec_run(["touch", "/tmp/continue"])  # type: ignore[attr-defined]
         assert [[line.text for line in host.lines()] for host in found_hosts] == [[b"first", b"second"]] * 2
-        restarted.close()
+        restarted_runtime.close()
 
 
 def test_isolated_hosts_do_not_connect_to_the_server(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
