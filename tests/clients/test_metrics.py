@@ -13,12 +13,12 @@ from microjobs_orchestrator.local import control
 from tests.clients.environments import install_client_programs, run_program
 from tests.local.clients import LocalServer
 
-METRICS = [{"Name": "loss", "Regex": "loss=([0-9.]+)"}, {"Name": "test:acc", "Regex": "accuracy ([0-9.]+)"}]
+METRIC_DEFINITIONS = [{"Name": "loss", "Regex": "loss=([0-9.]+)"}, {"Name": "test:acc", "Regex": "accuracy ([0-9.]+)"}]
 SCRIPT = "for i in 4 2 1; do echo loss=$i accuracy 0.$i; sleep 1.1; done"
 
 
 def run_training(server: LocalServer) -> str:
-    name: str = server.train(SCRIPT, algorithm={"MetricDefinitions": METRICS})["TrainingJobName"]
+    name: str = server.train(SCRIPT, algorithm={"MetricDefinitions": METRIC_DEFINITIONS})["TrainingJobName"]
     return name
 
 

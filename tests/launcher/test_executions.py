@@ -12,7 +12,7 @@ from tests.local.resources.pipelines.steps import create_pipeline, make_processi
 
 
 @pytest.fixture
-def arn(process_server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> str:
+def execution_arn(process_server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> str:
     """The ARN of a pipeline execution that belongs to the run `PIPELINE-20261129-1`. Its second step takes 100 s."""
     monkeypatch.setenv(HOME_VARIABLE, str(process_server.home.root))
     first_step = make_processing_step(process_server, "First")
@@ -34,37 +34,37 @@ def split_arn(arn: str) -> tuple[str, str]:
 
 
 def test_stop_ends_an_execution_and_its_job(
-    process_server: LocalServer, arn: str, capsys: pytest.CaptureFixture[str]
+    process_server: LocalServer, execution_arn: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, name = split_arn(arn)
+    _, name = split_arn(execution_arn)
     assert main(["stop", name]) == 0
     assert capsys.readouterr().out == f"execution {name} is being stopped\n"
-    assert wait_for_end(process_server, arn)["PipelineExecutionStatus"] == "Stopped"
+    assert wait_for_end(process_server, execution_arn)["PipelineExecutionStatus"] == "Stopped"
     assert main(["stop", name]) == 0
     assert capsys.readouterr().out == f"execution {name} is Stopped already\n"
 
 
 def test_stop_of_a_run_ends_its_execution(
-    process_server: LocalServer, arn: str, capsys: pytest.CaptureFixture[str]
+    process_server: LocalServer, execution_arn: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pipeline, name = split_arn(arn)
+    pipeline, name = split_arn(execution_arn)
     assert main(["stop", "--run", f"{pipeline}-20261129-2"]) == 0
     assert "no job or endpoint" in capsys.readouterr().out
     assert main(["stop", "--run", f"{pipeline}-20261129-1"]) == 0
     assert f"stopping pipeline execution {name}" in capsys.readouterr().out
-    assert wait_for_end(process_server, arn)["PipelineExecutionStatus"] == "Stopped"
+    assert wait_for_end(process_server, execution_arn)["PipelineExecutionStatus"] == "Stopped"
 
 
 def test_show_prints_the_steps_of_the_newest_execution(
-    process_server: LocalServer, arn: str, capsys: pytest.CaptureFixture[str]
+    process_server: LocalServer, execution_arn: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pipeline, name = split_arn(arn)
+    pipeline, name = split_arn(execution_arn)
     assert main(["stop", name]) == 0
-    wait_for_end(process_server, arn)
+    wait_for_end(process_server, execution_arn)
     capsys.readouterr()
     assert main(["pipeline", "show", pipeline]) == 0
     head, _, *rows = capsys.readouterr().out.splitlines()
     assert head == f"{pipeline}  {name}  Stopped"
     assert [row.split()[1] for row in rows] == ["First", "Second"]
-    assert main(["pipeline", "show", arn]) == 0
+    assert main(["pipeline", "show", execution_arn]) == 0
     assert capsys.readouterr().out.startswith(head)

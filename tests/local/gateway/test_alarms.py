@@ -45,7 +45,7 @@ def cloudwatch_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
 
 
 @pytest.fixture
-def address(cloudwatch_server: tuple[State, MetricStore, str]) -> str:
+def server_url(cloudwatch_server: tuple[State, MetricStore, str]) -> str:
     """The address of the server, from which all alarms and metrics were deleted."""
     state, metrics, url = cloudwatch_server
     for record in state.find(Query(ALARM_KIND, limit=-1)):
@@ -56,15 +56,15 @@ def address(cloudwatch_server: tuple[State, MetricStore, str]) -> str:
 
 
 @pytest.fixture(params=PROTOCOLS)
-def client(address: str, request: pytest.FixtureRequest) -> Any:
+def client(server_url: str, request: pytest.FixtureRequest) -> Any:
     """A client of CloudWatch: the test runs once per protocol."""
-    return make_client(address, request.param)
+    return make_client(server_url, request.param)
 
 
 @pytest.fixture
-def default_client(address: str) -> Any:
+def default_client(server_url: str) -> Any:
     """A client with the protocol that boto3 chooses."""
-    return make_client(address)
+    return make_client(server_url)
 
 
 def put_errors(client: Any, count: float) -> None:

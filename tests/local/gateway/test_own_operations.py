@@ -17,7 +17,7 @@ URL = "http://localhost/_microjobs/x"
 Response = tuple[int, Any]
 
 
-class OwnGateway:
+class RecordingGateway:
     """A gateway without AWS services. Its only operation records the values that it receives."""
 
     def __init__(self) -> None:
@@ -46,29 +46,29 @@ class OwnGateway:
 
 
 @pytest.fixture
-def gateway() -> OwnGateway:
-    return OwnGateway()
+def gateway() -> RecordingGateway:
+    return RecordingGateway()
 
 
-def test_signed_request_reaches_the_operation(gateway: OwnGateway) -> None:
+def test_signed_request_reaches_the_operation(gateway: RecordingGateway) -> None:
     assert gateway.post('{"a": 1}') == (200, {})
     assert gateway.received_contents == [{"a": 1}]
 
 
-def test_request_without_a_valid_signature_is_refused(gateway: OwnGateway) -> None:
+def test_request_without_a_valid_signature_is_refused(gateway: RecordingGateway) -> None:
     assert gateway.post_unsigned()[0] == 403
     assert gateway.post("{}", secret="another")[0] == 403  # noqa: S106
     assert gateway.post("{}", sent_body='{"a": 1}')[0] == 403
     assert gateway.received_contents == []
 
 
-def test_error_of_an_operation_is_returned(gateway: OwnGateway) -> None:
+def test_error_of_an_operation_is_returned(gateway: RecordingGateway) -> None:
     status, answer = gateway.post('"refused"')
     assert (status, answer["message"]) == (400, "it is refused")
 
 
 @pytest.mark.parametrize("body", ["", "{", "[" * 50_000])
-def test_body_that_is_not_json_is_refused(gateway: OwnGateway, body: str) -> None:
+def test_body_that_is_not_json_is_refused(gateway: RecordingGateway, body: str) -> None:
     status, answer = gateway.post(body)
     assert status == 400
     assert answer["message"].startswith("The body is not JSON: ")

@@ -33,7 +33,7 @@ class ContainerModels:
 
     def __init__(self, behaviour: ModelsBehaviour) -> None:
         self.behaviour = behaviour
-        self.files: dict[str, str] = {}
+        self.contents_by_folder: dict[str, str] = {}
         """The contents of the folders in the container, by path."""
         self.loaded_models: dict[str, tuple[str, str]] = {}
         """The URL and the content of each loaded model, by name."""
@@ -41,10 +41,14 @@ class ContainerModels:
         self._lock = threading.Lock()
 
     def add_folder(self, source: Path, path: str) -> None:
-        self.files[path] = "".join(file.read_text() for file in sorted(source.rglob("*")) if file.is_file())
+        self.contents_by_folder[path] = "".join(
+            file.read_text() for file in sorted(source.rglob("*")) if file.is_file()
+        )
 
     def remove_folder(self, path: str) -> None:
-        self.files = {folder: text for folder, text in self.files.items() if not folder.startswith(path)}
+        self.contents_by_folder = {
+            folder: text for folder, text in self.contents_by_folder.items() if not folder.startswith(path)
+        }
 
     def answer(self, method: str, path: str, body: bytes, target: str | None) -> tuple[int, bytes]:
         """Return the status and the body of the response to a request."""
@@ -63,7 +67,7 @@ class ContainerModels:
         return 200, content.encode() + b":" + body
 
     def _load(self, request: dict[str, str]) -> tuple[int, bytes]:
-        name, content = request["model_name"], self.files.get(request["url"])
+        name, content = request["model_name"], self.contents_by_folder.get(request["url"])
         if content is None:
             return 400, b"no such folder"
         self.behaviour.before_load(content)

@@ -20,7 +20,7 @@ from tests.local.jobs.test_inference_components import Components
 from tests.local.jobs.test_inference_components import invoke as invoke_component
 from tests.polling import wait_until
 
-KEY = re.compile(r"captured/e/main/\d{4}/\d\d/\d\d/\d\d/[0-9a-f-]{36}\.jsonl")
+KEY_PATTERN = re.compile(r"captured/e/main/\d{4}/\d\d/\d\d/\d\d/[0-9a-f-]{36}\.jsonl")
 DESTINATION = "s3://bucket/captured"
 BOTH_MODES = ({"CaptureMode": "Input"}, {"CaptureMode": "Output"})
 
@@ -101,7 +101,7 @@ def test_record_has_request_response_and_ids(parts: ServerParts, model: ImageBeh
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", metadata["inferenceTime"])
     assert len(metadata["eventId"]) == 36
     (key,) = list_keys(parts)
-    assert KEY.fullmatch(key)
+    assert KEY_PATTERN.fullmatch(key)
 
 
 @pytest.mark.usefixtures("model")
@@ -268,7 +268,7 @@ def test_asynchronous_endpoint_captures_both_directions(
     data = record["captureData"]
     assert [(item["data"], item["encoding"]) for item in data.values()] == [("a,b", "CSV"), ("A,B", "CSV")]
     assert record["eventMetadata"]["inferenceId"] == "mine"
-    assert KEY.fullmatch(list_keys(parts)[0])
+    assert KEY_PATTERN.fullmatch(list_keys(parts)[0])
 
 
 def test_asynchronous_response_that_the_buffer_cannot_hold_is_stored_but_not_captured(
@@ -291,7 +291,7 @@ def test_key_of_an_inference_component_has_its_name(parts: ServerParts, model: I
     (record,) = wait_for_records(parts)
     assert base64.b64decode(record["captureData"]["endpointInput"]["data"]) == b"2"
     (key,) = list_keys(parts)
-    assert KEY.fullmatch(key.replace("/main/two/", "/main/"))
+    assert KEY_PATTERN.fullmatch(key.replace("/main/two/", "/main/"))
 
 
 @pytest.mark.usefixtures("model")

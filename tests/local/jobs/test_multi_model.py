@@ -80,7 +80,7 @@ class MultiModelEndpoint:
     def file_contents(self) -> list[str]:
         """The contents of the models that are in the container's files."""
         (host,) = self.parts.running_hosts
-        return sorted(host.models.files.values())
+        return sorted(host.models.contents_by_folder.values())
 
 
 @pytest.fixture

@@ -43,13 +43,13 @@ def parse_response(service: str, operation: str, formatted_response: HttpRespons
     model = load_operation_model(service, operation)
     parser = create_parser(model.service_model.metadata["protocol"])
     response = Client(formatted_response).get("/")
-    content = {
+    response_parts = {
         "status_code": response.status_code,
         "headers": HeadersDict(response.headers),
         "body": response.get_data(),
     }
     assert model.output_shape is not None
-    parsed: dict[str, Any] = parser.parse(content, model.output_shape)
+    parsed: dict[str, Any] = parser.parse(response_parts, model.output_shape)
     return parsed
 
 
@@ -58,7 +58,7 @@ def make_id(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-RULE = {"Name": "n", "Type": "A", "TTL": 60, "ResourceRecords": [{"Value": "1.2.3.4"}, {"Value": "5.6.7.8"}]}
+RECORD_SET = {"Name": "n", "Type": "A", "TTL": 60, "ResourceRecords": [{"Value": "1.2.3.4"}, {"Value": "5.6.7.8"}]}
 
 REQUESTS: list[tuple[str, str, dict[str, Any]]] = [
     ("sagemaker-runtime", "InvokeEndpoint", {"EndpointName": "e", "Body": b"\x00\xff", "ContentType": "text/csv"}),
@@ -69,7 +69,7 @@ REQUESTS: list[tuple[str, str, dict[str, Any]]] = [
     ("pinpoint", "CreateApp", {"CreateApplicationRequest": {"Name": "n", "tags": {"a": "b"}}}),
     ("route53", "ChangeResourceRecordSets", {
         "HostedZoneId": "z",
-        "ChangeBatch": {"Comment": "c & d", "Changes": [{"Action": "CREATE", "ResourceRecordSet": RULE}]},
+        "ChangeBatch": {"Comment": "c & d", "Changes": [{"Action": "CREATE", "ResourceRecordSet": RECORD_SET}]},
     }),
     ("cloudfront", "CreateInvalidation", {
         "DistributionId": "d",

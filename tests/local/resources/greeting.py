@@ -18,7 +18,7 @@ from tests.local.runtimes.processes import make_tiny_repository
 STATUSES = ["InProgress", "Stopping", "Completed", "Failed", "Stopped"]
 TEXT: dict[str, Any] = {"shape": "String256"}
 TIME: dict[str, Any] = {"shape": "Timestamp"}
-SUMMARY: dict[str, Any] = {
+SUMMARY_MEMBERS: dict[str, Any] = {
     "GreetingName": TEXT,
     "GreetingArn": TEXT,
     "GreetingStatus": {"shape": "GreetingStatus"},
@@ -37,23 +37,23 @@ def _make_structure(members: dict[str, Any], *required: str) -> dict[str, Any]:
     return {"type": "structure", "required": list(required), "members": members}
 
 
-NAME = {"GreetingName": TEXT}
+NAME_MEMBER = {"GreetingName": TEXT}
 SHAPES: dict[str, Any] = {
     "GreetingStatus": {"type": "string", "enum": STATUSES},
     "GreetingList": {"type": "list", "member": {"shape": "GreetingSummary"}},
-    "GreetingSummary": _make_structure(SUMMARY),
+    "GreetingSummary": _make_structure(SUMMARY_MEMBERS),
     "CreateGreetingRequest": _make_structure(
-        {**NAME, "Text": TEXT, "Language": TEXT, "Tags": {"shape": "TagList"}}, "GreetingName", "Text"
+        {**NAME_MEMBER, "Text": TEXT, "Language": TEXT, "Tags": {"shape": "TagList"}}, "GreetingName", "Text"
     ),
     "CreateGreetingResponse": _make_structure({"GreetingArn": TEXT}),
-    "DescribeGreetingRequest": _make_structure(NAME, "GreetingName"),
+    "DescribeGreetingRequest": _make_structure(NAME_MEMBER, "GreetingName"),
     "DescribeGreetingResponse": _make_structure(
-        {**SUMMARY, "Text": TEXT, "StartTime": TIME, "EndTime": TIME, "FailureReason": TEXT}
+        {**SUMMARY_MEMBERS, "Text": TEXT, "StartTime": TIME, "EndTime": TIME, "FailureReason": TEXT}
     ),
     "ListGreetingsRequest": _make_structure(LIST_MEMBERS),
     "ListGreetingsResponse": _make_structure({"GreetingSummaries": {"shape": "GreetingList"}, "NextToken": TEXT}),
-    "StopGreetingRequest": _make_structure(NAME, "GreetingName"),
-    "DeleteGreetingRequest": _make_structure(NAME, "GreetingName"),
+    "StopGreetingRequest": _make_structure(NAME_MEMBER, "GreetingName"),
+    "DeleteGreetingRequest": _make_structure(NAME_MEMBER, "GreetingName"),
 }
 
 

@@ -158,8 +158,8 @@ BASE_MEMBERS: Mapping[str, Any] = {
 def _list_operations(*kinds: Kind, added_operations: Sequence[str] = ()) -> list[str]:
     """Return the common operations of kinds, and other operations. Create operations are repeated, so that they are
     chosen more often."""
-    common = [operation for kind in kinds for operation in kind.operations.values()]
-    return [*common, *(kind.operations["Create"] for kind in kinds for _ in range(2)), *added_operations]
+    common_operations = [operation for kind in kinds for operation in kind.operations.values()]
+    return [*common_operations, *(kind.operations["Create"] for kind in kinds for _ in range(2)), *added_operations]
 
 
 def _make_requests_of_kind(kind: Kind) -> st.SearchStrategy[Request]:

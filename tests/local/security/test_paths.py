@@ -77,7 +77,7 @@ paths = st.lists(st.sampled_from(PATH_PARTS), min_size=1, max_size=6).map("/".jo
 SETTINGS = settings(max_examples=100, suppress_health_check=list(HealthCheck))
 
 
-def read_tree(folder: Path) -> dict[str, tuple[int, bytes]]:
+def read_modes_and_contents(folder: Path) -> dict[str, tuple[int, bytes]]:
     """Return the mode and the content of all files and folders in a folder, by path. Do not follow links."""
     entries = {}
     for parent, folders, files in os.walk(folder):
@@ -102,13 +102,16 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
 @SETTINGS
 @given(paths)
 def test_key_stays_in_its_bucket(store: ObjectStore, key: str) -> None:
-    bucket, initial_tree = store.home.buckets / "bucket", read_tree(store.home.root.parent)
+    bucket, initial_tree = store.home.buckets / "bucket", read_modes_and_contents(store.home.root.parent)
     with store.new_file() as file:
         file.write_bytes(b"content")
         try:
             stored_object = store.put("bucket", key, file)
         except ServiceError:
-            assert read_tree(store.home.root.parent) == {**initial_tree, str(file): read_tree(file.parent)[str(file)]}
+            assert read_modes_and_contents(store.home.root.parent) == {
+                **initial_tree,
+                str(file): read_modes_and_contents(file.parent)[str(file)],
+            }
             return
     assert stored_object.path.resolve().is_relative_to(bucket)
     assert store.get("bucket", key).path.read_bytes() == b"content"
@@ -116,7 +119,7 @@ def test_key_stays_in_its_bucket(store: ObjectStore, key: str) -> None:
     assert [item.key for item in store.list("bucket")] == [key]
     assert store.delete("bucket", key)
     initial_names = {name for name in initial_tree if name.startswith(f"{store.home.buckets}/")}
-    assert read_tree(store.home.buckets).keys() == initial_names
+    assert read_modes_and_contents(store.home.buckets).keys() == initial_names
 
 
 @SETTINGS
@@ -225,15 +228,15 @@ members = st.lists(st.builds(make_member, names.map("top/".__add__), st.sampled_
 def make_escape_by_long_path(depth: int = 16) -> list[tuple[tarfile.TarInfo, bytes]]:
     """Return members of an archive: links whose real path exceeds PATH_MAX, and a link that leaves the folder through
     them (CVE-2025-4517)."""
-    long_name, entries, path = "d" * 247, [], "top"
+    long_name, members, path = "d" * 247, [], "top"
     for letter in "abcdefghijklmnop"[:depth]:
-        entries.append(make_member(f"{path}/{long_name}", tarfile.DIRTYPE))
-        entries.append(make_member(f"{path}/{letter}", tarfile.SYMTYPE, long_name))
+        members.append(make_member(f"{path}/{long_name}", tarfile.DIRTYPE))
+        members.append(make_member(f"{path}/{letter}", tarfile.SYMTYPE, long_name))
         path += f"/{long_name}"
     short_path = "/".join("abcdefghijklmnop"[:depth])
-    entries.append(make_member(f"top/{short_path}/{'l' * 254}", tarfile.SYMTYPE, "../" * depth))
-    entries.append(make_member("top/escape", tarfile.SYMTYPE, f"{short_path}/{'l' * 254}/../outside"))
-    return [*entries, make_member("top/through", tarfile.LNKTYPE, "top/escape"), make_member("top/escape/evil")]
+    members.append(make_member(f"top/{short_path}/{'l' * 254}", tarfile.SYMTYPE, "../" * depth))
+    members.append(make_member("top/escape", tarfile.SYMTYPE, f"{short_path}/{'l' * 254}/../outside"))
+    return [*members, make_member("top/through", tarfile.LNKTYPE, "top/escape"), make_member("top/escape/evil")]
 
 
 def check_nothing_escaped(folder: Path) -> None:

@@ -12,7 +12,7 @@ from microjobs_orchestrator.local.resources.event_recorder import EventRecorder
 from microjobs_orchestrator.local.state import State
 from microjobs_orchestrator.local.topics import Topics
 
-ARN = "arn:aws:sns:us-east-1:000000000000:done"
+TOPIC_ARN = "arn:aws:sns:us-east-1:000000000000:done"
 
 
 @pytest.fixture
@@ -22,11 +22,11 @@ def state(tmp_path: Path) -> Iterator[State]:
     new_state.close()
 
 
-@pytest.mark.parametrize("topic", ["done", ARN])
+@pytest.mark.parametrize("topic", ["done", TOPIC_ARN])
 def test_message_is_stored_for_the_targets_of_its_topic(state: State, topic: str) -> None:
     target, other_target = EventTarget(file="a", topic=topic), EventTarget(file="b", topic="other")
     notified: list[bool] = []
-    Topics(state.outbox, [target, other_target], lambda: notified.append(True)).publish(ARN, {"a": 1})
+    Topics(state.outbox, [target, other_target], lambda: notified.append(True)).publish(TOPIC_ARN, {"a": 1})
     stored_event = state.outbox.find_first(target.key)
     assert stored_event is not None
     assert json.loads(stored_event.content) == {"a": 1}
@@ -35,14 +35,14 @@ def test_message_is_stored_for_the_targets_of_its_topic(state: State, topic: str
 
 
 def test_message_without_a_target_is_reported(state: State, caplog: pytest.LogCaptureFixture) -> None:
-    Topics(state.outbox, [EventTarget(file="a")], lambda: None).publish(ARN, {})
-    assert f"a message to {ARN} has no target" in caplog.text
+    Topics(state.outbox, [EventTarget(file="a")], lambda: None).publish(TOPIC_ARN, {})
+    assert f"a message to {TOPIC_ARN} has no target" in caplog.text
 
 
 def test_message_of_a_transaction_that_fails_is_not_stored(state: State) -> None:
     target = EventTarget(file="a", topic="done")
     with suppress(RuntimeError), state.transaction():
-        Topics(state.outbox, [target], lambda: None).publish(ARN, {})
+        Topics(state.outbox, [target], lambda: None).publish(TOPIC_ARN, {})
         raise RuntimeError
     assert state.outbox.find_first(target.key) is None
 
