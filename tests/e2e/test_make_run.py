@@ -10,7 +10,7 @@ import pytest
 
 from microjobs_orchestrator.local.home import Home
 from tests.e2e.conftest import copy_tracked_files, remove_images
-from tests.local.clients import share_environments
+from tests.local.clients import create_home_with_shared_environments
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     because each installation takes 10 s."""
     folder = tmp_path_factory.mktemp("checkout")
     copy_tracked_files(folder)
-    share_environments(Home(folder / ".microjobs"))
+    create_home_with_shared_environments(Home(folder / ".microjobs"))
     return folder
 
 

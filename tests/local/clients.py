@@ -208,8 +208,8 @@ def make_processing_output(name: str, uri: str, path: str, mode: str = "EndOfJob
     return {"OutputName": name, "S3Output": {"S3Uri": uri, "LocalPath": path, "S3UploadMode": mode}}
 
 
-def share_environments(home: Home) -> None:
-    """Create a home that uses the environments of other tests."""
+def create_home_with_shared_environments(home: Home) -> None:
+    """Create the folders of a home, whose environments are those of all test servers."""
     home.create()
     ENVIRONMENTS.mkdir(exist_ok=True)
     if not home.environments.exists():
@@ -227,7 +227,7 @@ def fork_server(home: Home, config: Config, *, stops_when_unused: bool) -> Fork:
 def run_server(folder: Path, **settings: Any) -> Iterator[LocalServer]:
     """Run a server in its own process until the end of the block."""
     home = Home(folder)
-    share_environments(home)
+    create_home_with_shared_environments(home)
     with patch.object(control, "_spawn", fork_server):
         address = control.start(home, Config(port=0, **settings))
     try:

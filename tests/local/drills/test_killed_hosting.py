@@ -23,7 +23,7 @@ from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
 from tests.conftest import build_image_from_job
-from tests.local.clients import SHELL_IMAGE, LocalServer, share_environments
+from tests.local.clients import SHELL_IMAGE, LocalServer, create_home_with_shared_environments
 from tests.local.drills.leaks import list_traces
 from tests.local.machine import list_containers, read_variables_by_process
 from tests.polling import wait_until
@@ -187,7 +187,7 @@ def check_nothing_is_left(home: Home) -> None:
 @pytest.mark.timeout(300)
 def test_killed_container_and_server_lose_no_answer(tmp_path: Path) -> None:
     home, config = Home(tmp_path / "home"), Config(port=find_free_port(), runtime="docker", deployment_speed=60)
-    share_environments(home)
+    create_home_with_shared_environments(home)
     with build_image_from_job(SHELL_IMAGE, f"ENTRYPOINT {json.dumps(['python3', '-c', PROGRAM])}") as image:
         server = LocalServer(home, control.start(home, config))
         try:

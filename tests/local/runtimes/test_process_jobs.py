@@ -31,7 +31,7 @@ from microjobs_orchestrator.local.runtimes.process.runtime import ProcessRuntime
 from tests.bundles import write_linear_bundle
 from tests.conftest import CONTAINERS
 from tests.images.training import write_training_config
-from tests.local.clients import share_environments
+from tests.local.clients import create_home_with_shared_environments
 from tests.local.machine import list_listening_addresses, read_variables_by_process
 from tests.local.runtimes.processes import get_names, make_host_plan, read_output, wait_for_line
 from tests.local.trees import copy_from_host
@@ -56,7 +56,7 @@ ARRAYS: Arrays = {
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """A home that all tests share."""
     home = Home(tmp_path_factory.mktemp("home"))
-    share_environments(home)
+    create_home_with_shared_environments(home)
     return home
 
 
