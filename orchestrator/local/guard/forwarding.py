@@ -12,7 +12,7 @@ from microjobs_orchestrator.local.guard.settings import SERVER_PORT
 
 CARRIER_SOCKET = "forwarding.sock"
 """The path at which carriers wait for a connection, in the working directory of the guard. The host cannot see it."""
-HAND_OVER_TIMEOUT = 5.0
+HAND_OVER_TIMEOUT_SECONDS = 5.0
 """Seconds that a carrier may take to receive a connection."""
 MAX_WAITING_CONNECTIONS = 128
 """Maximum number of connections that wait for a carrier."""
@@ -20,27 +20,27 @@ MAX_WAITING_CONNECTIONS = 128
 
 def start() -> None:
     """Listen for connections of the host, and for carriers. Serve in the background."""
-    clients = socket.create_server(("127.0.0.1", SERVER_PORT), backlog=MAX_WAITING_CONNECTIONS)
-    carriers = socket.socket(socket.AF_UNIX)
+    client_listener = socket.create_server(("127.0.0.1", SERVER_PORT), backlog=MAX_WAITING_CONNECTIONS)
+    carrier_listener = socket.socket(socket.AF_UNIX)
     Path(CARRIER_SOCKET).unlink(missing_ok=True)  # left by an earlier start of this container
-    carriers.bind(CARRIER_SOCKET)
-    carriers.listen(MAX_WAITING_CONNECTIONS)
-    threading.Thread(target=serve, args=(clients, carriers), daemon=True).start()
+    carrier_listener.bind(CARRIER_SOCKET)
+    carrier_listener.listen(MAX_WAITING_CONNECTIONS)
+    threading.Thread(target=serve, args=(client_listener, carrier_listener), daemon=True).start()
 
 
-def serve(clients: socket.socket, carriers: socket.socket) -> None:
+def serve(client_listener: socket.socket, carrier_listener: socket.socket) -> None:
     """Pass each connection to the next carrier that still exists."""
     while True:
-        client, _ = clients.accept()
+        client, _ = client_listener.accept()
         with client:
-            while not _hand_over(client, carriers):
+            while not _hand_over(client, carrier_listener):
                 pass
 
 
-def _hand_over(client: socket.socket, carriers: socket.socket) -> bool:
+def _hand_over(client: socket.socket, carrier_listener: socket.socket) -> bool:
     """Give a client's connection to the next carrier. Return False if the carrier has ended or does not answer."""
-    carrier, _ = carriers.accept()
-    carrier.settimeout(HAND_OVER_TIMEOUT)
+    carrier, _ = carrier_listener.accept()
+    carrier.settimeout(HAND_OVER_TIMEOUT_SECONDS)
     with carrier, suppress(OSError):
         socket.send_fds(carrier, [b"\n"], [client.fileno()])
         return carrier.recv(1) != b""
