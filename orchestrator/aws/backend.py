@@ -16,7 +16,7 @@ from microjobs_orchestrator.aws.settings import Problem, Settings
 from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.runs.backend import SERVICES, Backend, RequestContext
 
-POLL_INTERVAL = 5.0
+POLL_INTERVAL_SECONDS = 5.0
 """Seconds between two Describe calls for a job. All runs of an account share AWS's rate limits."""
 
 CLIENT_CONFIG = Config(
@@ -92,7 +92,7 @@ def connect(settings: Settings, find_image_uri: Callable[[str], str]) -> Backend
         runtime=clients["sagemaker-runtime"],
         s3=clients["s3"],
         logs=clients["logs"],
-        poll_interval=POLL_INTERVAL,
-        max_poll_interval=POLL_INTERVAL,
+        poll_interval=POLL_INTERVAL_SECONDS,
+        max_poll_interval=POLL_INTERVAL_SECONDS,
         find_price=load_prices(settings).get,
     )

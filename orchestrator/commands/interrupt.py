@@ -13,7 +13,7 @@ from microjobs_orchestrator.local.resources.training import interruptions
 from microjobs_orchestrator.runs.home_view import HomeView
 from microjobs_orchestrator.runs.kinds import TRAINING
 
-START_TIMEOUT = 10.0
+START_TIMEOUT_SECONDS = 10.0
 """Seconds for the server to start the interruption."""
 
 DESCRIPTION = """Simulates the end of a spot instance on this machine: the job's hosts receive SIGTERM, and
@@ -62,7 +62,7 @@ def _wait_for_transitions(view: HomeView, name: str, known_count: int) -> list[s
     Args:
         known_count: the number of earlier transitions.
     """
-    deadline = time.monotonic() + START_TIMEOUT
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         description = view.describe(TRAINING, name) or {}
         if transitions := description.get("SecondaryStatusTransitions", [])[known_count:]:

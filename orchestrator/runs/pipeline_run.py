@@ -14,7 +14,7 @@ from microjobs_orchestrator.runs.kinds import MODEL, Members
 from microjobs_orchestrator.runs.pipelines import REGISTER_STEP, RUN_PARAMETER, Pipeline, make_create_request
 from microjobs_orchestrator.runs.planned import PlannedRequest
 from microjobs_orchestrator.runs.progress import StepDisplay
-from microjobs_orchestrator.runs.run import STOP_TIMEOUT, Run
+from microjobs_orchestrator.runs.run import STOP_TIMEOUT_SECONDS, Run
 
 
 class PipelineRun(Run):
@@ -116,10 +116,10 @@ class PipelineRun(Run):
         if execution is None or not execution.stop():
             return
         self._progress.print_note(f"stopping {execution_id}")
-        deadline = time.monotonic() + STOP_TIMEOUT
+        deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
         while execution.describe()["PipelineExecutionStatus"] in ACTIVE_STATUSES:
             if time.monotonic() > deadline:
-                raise CommandError(f"it did not stop within {STOP_TIMEOUT} s")
+                raise CommandError(f"it did not stop within {STOP_TIMEOUT_SECONDS} s")
             time.sleep(self.backend.poll_interval)
 
 

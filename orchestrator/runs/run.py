@@ -20,7 +20,7 @@ from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
 from microjobs_orchestrator.runs.progress import Progress
 from microjobs_orchestrator.runs.stopping import delete_endpoint
 
-STOP_TIMEOUT = 150
+STOP_TIMEOUT_SECONDS = 150
 """Seconds until a job must have stopped. A job has 120 s to save its work."""
 
 
@@ -179,11 +179,13 @@ class Run(RunContext):
         self._progress.print_note(f"stopping {name}")
         if not kind.stop_or_delete(self.backend.sagemaker, name):
             return
-        deadline = time.monotonic() + STOP_TIMEOUT
+        deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
         while time.monotonic() < deadline:
             description = kind.describe(self.backend.sagemaker, name)
             if description is None or description[kind.status_member] not in kind.lifecycle.transitional_statuses:
                 self._costs.add_job(kind, description)
                 return
             time.sleep(self.backend.poll_interval)
-        self._progress.print_note(f"{name} did not stop within {STOP_TIMEOUT} s: check its status with `microjobs ps`")
+        self._progress.print_note(
+            f"{name} did not stop within {STOP_TIMEOUT_SECONDS} s: check its status with `microjobs ps`"
+        )

@@ -8,7 +8,7 @@ from microjobs_orchestrator.runs.backend import Backend
 from microjobs_orchestrator.runs.execution import list_running_executions
 from microjobs_orchestrator.runs.kinds import ENDPOINT, ENDPOINT_CONFIG, KINDS, MODEL, Kind
 
-STOP_TIMEOUT = 600
+STOP_TIMEOUT_SECONDS = 600
 """Seconds until all jobs must have stopped. They have 120 s to save their work, which is uploaded afterwards."""
 
 DELETE_TIMEOUT = 1800
@@ -26,7 +26,7 @@ def stop_run(backend: Backend, run: str, print_note: Callable[[str], None]) -> i
         The number of jobs, pipeline executions and endpoints that were stopped or deleted.
 
     Raises:
-        CommandError: a job or an execution did not stop within STOP_TIMEOUT.
+        CommandError: a job or an execution did not stop within STOP_TIMEOUT_SECONDS.
     """
     executions = list_running_executions(backend.sagemaker, run)
     for execution in executions:
@@ -48,11 +48,13 @@ def stop_run(backend: Backend, run: str, print_note: Callable[[str], None]) -> i
 
 
 def _wait_until_stopped(backend: Backend, run: str) -> None:
-    deadline = time.monotonic() + STOP_TIMEOUT
+    deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
     while running := _list_running_names(backend, run):
         if time.monotonic() > deadline:
             names = ", ".join(running)
-            raise CommandError(f"{names} did not stop within {STOP_TIMEOUT} s: check their status with `microjobs ps`")
+            raise CommandError(
+                f"{names} did not stop within {STOP_TIMEOUT_SECONDS} s: check their status with `microjobs ps`"
+            )
         time.sleep(backend.poll_interval)
 
 

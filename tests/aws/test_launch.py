@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from microjobs_orchestrator.aws.backend import POLL_INTERVAL, connect
+from microjobs_orchestrator.aws.backend import POLL_INTERVAL_SECONDS, connect
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.cli import main
 from microjobs_orchestrator.failures import UsageError
@@ -119,6 +119,10 @@ def test_resume_with_another_prefix_fails(settings: Settings, home: Path) -> Non
 
 def test_aws_is_polled_every_five_seconds_with_adaptive_retries(settings: Settings) -> None:
     backend = connect(settings, find_image_uri=str)
-    assert (backend.poll_interval, backend.max_poll_interval) == (POLL_INTERVAL, POLL_INTERVAL) == (5.0, 5.0)
+    assert (
+        (backend.poll_interval, backend.max_poll_interval)
+        == (POLL_INTERVAL_SECONDS, POLL_INTERVAL_SECONDS)
+        == (5.0, 5.0)
+    )
     retries = backend.sagemaker.meta.config.retries  # type: ignore[attr-defined]
     assert retries["mode"] == "adaptive"

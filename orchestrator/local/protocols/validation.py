@@ -31,7 +31,7 @@ GENERAL_NUMBER_TYPES: Mapping[str, str] = {"long": "integer", "double": "float",
 and a float for a double or a timestamp. Therefore, both types are replaced by general types before they are compared.
 """
 
-MATCH_TIMEOUT = 2.0
+MATCH_TIMEOUT_SECONDS = 2.0
 """CPU seconds for matching one pattern with one value."""
 
 MAX_CACHED_CHARACTERS = 256
@@ -158,7 +158,7 @@ def _is_valid_text(shape: Shape, value: str) -> bool:
 def _matches(pattern: str, value: str) -> bool:
     """Return whether a value matches a pattern; False after a timeout. Matching does not block other threads."""
     try:
-        return compile_pattern(pattern).fullmatch(value, timeout=MATCH_TIMEOUT, concurrent=True) is not None
+        return compile_pattern(pattern).fullmatch(value, timeout=MATCH_TIMEOUT_SECONDS, concurrent=True) is not None
     except TimeoutError:
         return False
 

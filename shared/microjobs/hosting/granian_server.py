@@ -9,7 +9,7 @@ from granian.server import MPServer
 
 from .listener import ListenerSettings
 
-STOP_TIMEOUT = 20
+STOP_TIMEOUT_SECONDS = 20
 """Seconds in which requests in progress may end, after `drain`. Hosting kills a container 30 s after SIGTERM.
 https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html"""
 
@@ -39,7 +39,7 @@ def make_server(drain: Callable[[], None], settings: ListenerSettings) -> Draini
         http=HTTPModes.http1,
         log_level=LogLevels.error,
         respawn_failed_workers=True,
-        workers_kill_timeout=STOP_TIMEOUT,
+        workers_kill_timeout=STOP_TIMEOUT_SECONDS,
     )
     server.drain = drain
     return server

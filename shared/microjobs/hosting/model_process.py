@@ -27,7 +27,7 @@ LOAD_TIMEOUT = 360.0
 https://docs.aws.amazon.com/sagemaker/latest/dg/invoke-multi-model-endpoint.html"""
 POLL_SECONDS = 0.02
 MAX_SOCKET_PATH_BYTES = 107
-STOP_TIMEOUT = 30.0
+STOP_TIMEOUT_SECONDS = 30.0
 """Seconds between SIGTERM and SIGKILL."""
 
 HOP_HEADERS = frozenset({"connection", "content-length", "transfer-encoding", "expect", "host", "date", "server"})
@@ -97,7 +97,7 @@ class ModelProcess:
         """End the process, which first answers its invocations."""
         self._process.terminate()
         try:
-            self._process.wait(STOP_TIMEOUT)
+            self._process.wait(STOP_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

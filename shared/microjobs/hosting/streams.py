@@ -20,7 +20,7 @@ from .service import Service
 
 logger = logging.getLogger("microjobs")
 
-SEND_TIMEOUT = 60.0
+SEND_TIMEOUT_SECONDS = 60.0
 """Seconds without progress after which a client counts as disconnected."""
 BUFFER_BYTES = 256 * 1024
 """Maximum number of bytes that the server's socket stores for a client that reads slowly."""
@@ -114,7 +114,7 @@ class _ChunkWriter:
         self._connection = connection
         self._is_chunked = is_chunked
         # The listener's socket shares the flag O_NONBLOCK, which must stay set. A timeout keeps it set.
-        connection.settimeout(SEND_TIMEOUT)
+        connection.settimeout(SEND_TIMEOUT_SECONDS)
         self._read_poll = select.poll()
         self._read_poll.register(connection, select.POLLIN)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
@@ -143,7 +143,7 @@ class _ChunkWriter:
             self._connection.shutdown(socket.SHUT_RDWR)
 
     def _send(self, data: bytes) -> None:
-        """Send all data. Wait at most SEND_TIMEOUT seconds each time that the client does not read.
+        """Send all data. Wait at most SEND_TIMEOUT_SECONDS each time that the client does not read.
 
         Raises:
             _DisconnectedError: the client has closed the connection, or does not read.

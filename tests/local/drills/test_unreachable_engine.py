@@ -120,7 +120,7 @@ def test_jobs_complete_while_the_engine_is_often_unreachable(server: LocalServer
 
 def test_timeout_starts_when_the_engine_becomes_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that waits for a job may take hours before the engine becomes unreachable. This time does not count."""
-    monkeypatch.setattr("microjobs_orchestrator.local.runtimes.docker.engine.UNREACHABLE_TIMEOUT", 0.5)
+    monkeypatch.setattr("microjobs_orchestrator.local.runtimes.docker.engine.UNREACHABLE_TIMEOUT_SECONDS", 0.5)
     delays = iter((1.0, 0.0))
 
     def request() -> str:
@@ -168,7 +168,7 @@ def test_interrupted_copy_is_repeated(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_engine_that_stays_unreachable_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("microjobs_orchestrator.local.runtimes.docker.engine.UNREACHABLE_TIMEOUT", 0.3)
+    monkeypatch.setattr("microjobs_orchestrator.local.runtimes.docker.engine.UNREACHABLE_TIMEOUT_SECONDS", 0.3)
 
     def request() -> str:
         raise RequestException("refused")

@@ -67,7 +67,7 @@ def invoke_directly(parts: ServerParts, behaviours: Behaviours) -> Invoker:  # n
 
 @pytest.fixture(autouse=True)
 def short_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(container_replica, "FIRST_RESTART_DELAY", 0.05)
+    monkeypatch.setattr(container_replica, "FIRST_RESTART_DELAY_SECONDS", 0.05)
 
 
 # --- serial requests ---
@@ -356,7 +356,7 @@ def test_all_containers_restart_when_one_ends(invoke: Invoker, behaviours: Behav
 def test_silent_container_is_replaced_while_another_one_answers(
     parts: ServerParts, behaviours: Behaviours, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, seconds in (("PING_INTERVAL", 0.02), ("SILENCE_TIMEOUT", 0.3)):
+    for name, seconds in (("PING_INTERVAL_SECONDS", 0.02), ("SILENCE_TIMEOUT_SECONDS", 0.3)):
         monkeypatch.setattr(container_replica, name, seconds)
     parts.make_multi_container_model("scale", "predict", name="direct", mode="Direct")
     parts.deploy(main={"ModelName": "direct"})

@@ -89,7 +89,7 @@ def test_scaling_in_keeps_the_first_instance_and_completes_requests(parts: Serve
 def test_other_instances_serve_while_one_is_replaced(
     parts: ServerParts, model: ImageBehaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(container_replica, "FIRST_RESTART_DELAY", 0.5)
+    monkeypatch.setattr(container_replica, "FIRST_RESTART_DELAY_SECONDS", 0.5)
     parts.deploy(main=TWO_INSTANCES)
     running_host, ended_host = parts.running_hosts
     begun, release = threading.Event(), threading.Event()

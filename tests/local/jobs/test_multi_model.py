@@ -247,7 +247,7 @@ def test_disabled_cache_unloads_models_after_each_request(endpoint: MultiModelEn
 def test_restarted_container_loads_the_models_again(
     endpoint: MultiModelEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(container_replica, "FIRST_RESTART_DELAY", 0.01)
+    monkeypatch.setattr(container_replica, "FIRST_RESTART_DELAY_SECONDS", 0.01)
     endpoint.start()
     endpoint.put("a")
     endpoint.invoke("a")

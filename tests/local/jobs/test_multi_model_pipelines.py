@@ -52,7 +52,7 @@ CONTAINER_NAMES = ("scale", "many", "label")
 
 @pytest.fixture
 def pipeline(parts: ServerParts, monkeypatch: pytest.MonkeyPatch) -> MultiModelPipeline:
-    monkeypatch.setattr(container_replica, "FIRST_RESTART_DELAY", 0.05)
+    monkeypatch.setattr(container_replica, "FIRST_RESTART_DELAY_SECONDS", 0.05)
     new_pipeline = MultiModelPipeline(parts)
     new_pipeline.start()
     new_pipeline.put("a", "b")
@@ -103,7 +103,7 @@ def test_restart_of_another_container_loads_the_models_again(pipeline: MultiMode
 def test_silent_container_is_replaced_while_the_multi_model_container_lists_models(
     parts: ServerParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, seconds in (("PING_INTERVAL", 0.02), ("SILENCE_TIMEOUT", 0.3)):
+    for name, seconds in (("PING_INTERVAL_SECONDS", 0.02), ("SILENCE_TIMEOUT_SECONDS", 0.3)):
         monkeypatch.setattr(container_replica, name, seconds)
     MultiModelPipeline(parts).start()
     silent_host = next(host for host in parts.running_hosts if host.plan.image == "label")

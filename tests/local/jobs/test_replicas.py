@@ -20,7 +20,11 @@ LOG_GROUP = "/aws/sagemaker/Endpoints/e"
 
 @pytest.fixture(autouse=True)
 def short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (("PING_INTERVAL", 0.02), ("SILENCE_TIMEOUT", 0.3), ("FIRST_RESTART_DELAY", 0.05)):
+    for name, seconds in (
+        ("PING_INTERVAL_SECONDS", 0.02),
+        ("SILENCE_TIMEOUT_SECONDS", 0.3),
+        ("FIRST_RESTART_DELAY_SECONDS", 0.05),
+    ):
         monkeypatch.setattr(container_replica, name, seconds)
 
 

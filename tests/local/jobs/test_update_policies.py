@@ -55,7 +55,7 @@ class Update:
         self.parts = parts
         self._now = 0.0
         monkeypatch.setattr(deployer, "time", SimpleNamespace(monotonic=lambda: self._now))
-        monkeypatch.setattr(container_replica, "FIRST_RESTART_DELAY", 60.0)
+        monkeypatch.setattr(container_replica, "FIRST_RESTART_DELAY_SECONDS", 60.0)
         self.new_model = parts.runtime.behaviours["new"] = ImageBehaviour(invoke=lambda _: Reply(b"new"))
         parts.make_model("n", "new")
         parts.make_config("d", main={"ModelName": "n", "InitialInstanceCount": INSTANCE_COUNT})

@@ -29,12 +29,12 @@ from microjobs_orchestrator.local.trees import discard
 
 logger = logging.getLogger(__name__)
 
-FIRST_RESTART_DELAY, MAX_RESTART_DELAY = 1.0, 60.0
+FIRST_RESTART_DELAY_SECONDS, MAX_RESTART_DELAY_SECONDS = 1.0, 60.0
 """Seconds before the hosts are started again. The delay doubles with each start, and is reset when the hosts have run
 for longer than the maximum delay."""
-PING_INTERVAL = 5.0
+PING_INTERVAL_SECONDS = 5.0
 """Seconds between two requests to `/ping`: a container reports only by `/ping` that it is healthy."""
-SILENCE_TIMEOUT = 60.0
+SILENCE_TIMEOUT_SECONDS = 60.0
 """Seconds after which hosts are started again, because one of them has answered neither `/ping` with 200 nor a request.
 While a request with a longer timeout is in progress, that timeout applies instead."""
 INVOCATIONS_PATH = "/invocations"
@@ -136,33 +136,33 @@ class ContainerReplica:
 
     def _restart_hosts(self) -> None:
         """Start the hosts again each time that one of them ends or stops responding, with increasing delays."""
-        delay, stopped = FIRST_RESTART_DELAY, self._events.stopped
+        delay, stopped = FIRST_RESTART_DELAY_SECONDS, self._events.stopped
         # `stop` does not end hosts that are starting, and waits for this thread. So check `stopped` after each start.
         while self._running_hosts is not None and not stopped.is_set():
             start_time = time.monotonic()
             index, reason = self._watch(self._running_hosts)
             if stopped.is_set():
                 return
-            if time.monotonic() - start_time > MAX_RESTART_DELAY:
-                delay = FIRST_RESTART_DELAY
+            if time.monotonic() - start_time > MAX_RESTART_DELAY_SECONDS:
+                delay = FIRST_RESTART_DELAY_SECONDS
             sentence = f"{reason} and is started again in {delay:g} s.{self._running_hosts.describe_end(index)}"
             self.note(sentence, self._running_hosts.hosts[index].name)
             self._on_change()
             while not stopped.wait(delay) and not self._relaunch():
-                delay = min(MAX_RESTART_DELAY, delay * 2)
-            delay = min(MAX_RESTART_DELAY, delay * 2)
+                delay = min(MAX_RESTART_DELAY_SECONDS, delay * 2)
+            delay = min(MAX_RESTART_DELAY_SECONDS, delay * 2)
 
     def _watch(self, running_hosts: RunningHosts) -> tuple[int, str]:
         """Wait until a host ends or stops responding, then end all hosts. Return that host's index and the reason.
 
         During `stop`, do not end the other hosts, because `stop` ends them.
         """
-        while not running_hosts.wait_for_first_end(PING_INTERVAL):
+        while not running_hosts.wait_for_first_end(PING_INTERVAL_SECONDS):
             clients = dict(zip(self._container_names, self._clients, strict=True))
             self._mark_answers([name for name, client in clients.items() if client.is_healthy()])
             # A container that works on one request at a time cannot answer `/ping` during a request. Therefore, the
             # container may be silent for the longest timeout of the requests in progress.
-            timeout = max(SILENCE_TIMEOUT, self.traffic.find_longest_timeout())
+            timeout = max(SILENCE_TIMEOUT_SECONDS, self.traffic.find_longest_timeout())
             silent_index = self._find_silent_index(timeout)
             if silent_index is not None and not self._events.stopped.is_set():
                 self._close_clients()

@@ -16,9 +16,9 @@ from urllib3.exceptions import HTTPError
 
 from microjobs_orchestrator.docker_engine import is_podman
 
-UNREACHABLE_TIMEOUT = 120
+UNREACHABLE_TIMEOUT_SECONDS = 120
 """Seconds for which requests are repeated while the engine does not answer. It may be restarting."""
-RETRY_DELAY = 0.2
+RETRY_DELAY_SECONDS = 0.2
 """Seconds before a request is repeated."""
 READ_BYTES = 1 << 16
 
@@ -36,7 +36,7 @@ class EngineUnreachableError(DockerException):
 def retry_while_unreachable(request: Callable[[], T]) -> T | None:
     """Send a request, and repeat it while the engine does not answer. Return None if the requested object is missing.
 
-    Raise EngineUnreachableError after `UNREACHABLE_TIMEOUT` seconds, and APIError if the engine refuses the request.
+    Raise EngineUnreachableError after `UNREACHABLE_TIMEOUT_SECONDS`, and APIError if the engine refuses the request.
     """
     deadline = None
     while True:
@@ -47,10 +47,10 @@ def retry_while_unreachable(request: Callable[[], T]) -> T | None:
         except (*UNREACHABLE_ERRORS, APIError) as error:
             if isinstance(error, APIError) and error.status_code not in UNREACHABLE_STATUSES:
                 raise
-            deadline = deadline or time.monotonic() + UNREACHABLE_TIMEOUT
+            deadline = deadline or time.monotonic() + UNREACHABLE_TIMEOUT_SECONDS
             if time.monotonic() > deadline:
                 raise EngineUnreachableError(f"the engine does not answer: {error}") from error
-            time.sleep(RETRY_DELAY)
+            time.sleep(RETRY_DELAY_SECONDS)
 
 
 def make_log_config(client: DockerClient) -> LogConfig:

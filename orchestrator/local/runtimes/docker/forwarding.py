@@ -15,7 +15,7 @@ from docker.models.containers import Container
 
 from microjobs_orchestrator.local.guard import carrier
 from microjobs_orchestrator.local.guard.relay import pump_both_directions
-from microjobs_orchestrator.local.runtimes.docker.engine import RETRY_DELAY, UNREACHABLE_ERRORS
+from microjobs_orchestrator.local.runtimes.docker.engine import RETRY_DELAY_SECONDS, UNREACHABLE_ERRORS
 from microjobs_orchestrator.local.runtimes.docker.guards import make_command
 from microjobs_orchestrator.local.runtimes.docker.networks import LOOPBACK
 from microjobs_orchestrator.local.runtimes.docker.tunnel import open_tunnel
@@ -57,7 +57,7 @@ class Forwarding:
             else:
                 if self._await_connection(connection):
                     continue
-            self._is_closed.wait(RETRY_DELAY)
+            self._is_closed.wait(RETRY_DELAY_SECONDS)
 
     def _await_connection(self, connection: socket.socket) -> bool:
         """Wait until a client has connected to a carrier, and connect the carrier to the port. Return False if the

@@ -15,7 +15,7 @@ from docker.models.containers import Container
 from microjobs_orchestrator.local.runtimes.archives import pack, pack_empty_file, unpack
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, HostUsage, Line
 from microjobs_orchestrator.local.runtimes.docker.engine import (
-    RETRY_DELAY,
+    RETRY_DELAY_SECONDS,
     UNREACHABLE_ERRORS,
     EngineUnreachableError,
     follow_log,
@@ -29,7 +29,7 @@ from microjobs_orchestrator.local.trees import Tree, discard
 
 logger = logging.getLogger(__name__)
 
-SIGNAL_DELAY = 1.0
+SIGNAL_DELAY_SECONDS = 1.0
 """Seconds from a container's start until it can be stopped. Until then, its first process may have no signal handlers,
 and the kernel drops signals that a first process does not handle: SIGTERM would be lost."""
 ARCHIVE_CHUNK_BYTES = 1 << 16  # chunks are small, because tarfile copies the rest of a chunk at each header
@@ -52,7 +52,7 @@ class DockerHost:
         self.name: str = container.labels[HOST_LABEL]
         self._container = container
         self._connect = connect
-        self._handles_signals_at = time.monotonic() + SIGNAL_DELAY
+        self._handles_signals_at = time.monotonic() + SIGNAL_DELAY_SECONDS
 
     def lines(self) -> Iterator[Line]:
         count = 0
@@ -70,7 +70,7 @@ class DockerHost:
                 logger.info("the connection to the log of %s was lost: %s", self.name, error)
                 if retry_while_unreachable(self._read_state) is None:
                     return
-            time.sleep(RETRY_DELAY)
+            time.sleep(RETRY_DELAY_SECONDS)
 
     def _is_running(self) -> bool:
         state = retry_while_unreachable(self._read_state)

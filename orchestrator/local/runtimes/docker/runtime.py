@@ -38,7 +38,7 @@ from microjobs_orchestrator.local.runtimes.base import (
 )
 from microjobs_orchestrator.local.runtimes.docker import container_pipes, images
 from microjobs_orchestrator.local.runtimes.docker.engine import (
-    RETRY_DELAY,
+    RETRY_DELAY_SECONDS,
     UNREACHABLE_ERRORS,
     EngineUnreachableError,
     make_log_config,
@@ -136,7 +136,7 @@ class DockerRuntime:
                 # objects, so the next attempt can succeed.
                 if time.monotonic() > deadline:
                     raise CannotRunError(str(error)) from error
-                time.sleep(RETRY_DELAY)
+                time.sleep(RETRY_DELAY_SECONDS)
 
     def _start_all(self, plan: Plan) -> Sequence[Host]:
         """Start all hosts, or no host. Raise NameConflictError while the engine still removes the hosts of an earlier
@@ -249,7 +249,7 @@ class DockerRuntime:
             if time.monotonic() > deadline:
                 message = f"the engine did not remove {plan_name} within {REMOVE_TIMEOUT:g} s: {problem}"
                 raise EngineUnreachableError(message)
-            time.sleep(RETRY_DELAY)
+            time.sleep(RETRY_DELAY_SECONDS)
 
     def _try_remove_plan(self, plan_name: str) -> str:
         """Return the reason why an object of a plan is not removed; empty if all objects are removed."""
