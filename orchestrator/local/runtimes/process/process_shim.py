@@ -258,7 +258,7 @@ def _unshare_mounts() -> None:
     """Give this process its own mounts. Only root can do this without a user namespace."""
     user, group = os.getuid(), os.getgid()
     if ctypes.CDLL(None).unshare(_CLONE_NEWNS) != 0:
-        _check(ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWUSER | _CLONE_NEWNS))
+        _raise_if_failed(ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWUSER | _CLONE_NEWNS))
         process = Path("/proc/self")
         (process / "setgroups").write_text("deny")
         (process / "uid_map").write_text(f"{user} {user} 1")
@@ -279,7 +279,7 @@ def _make_mount_point(path: Path) -> None:
             _mount_entries(Path(f"/proc/self/fd/{original}"), parent)
             path.mkdir()
         except OSError:
-            _check(ctypes.CDLL(None, use_errno=True).umount2(str(parent).encode(), _MNT_DETACH))
+            _raise_if_failed(ctypes.CDLL(None, use_errno=True).umount2(str(parent).encode(), _MNT_DETACH))
             raise
     finally:
         os.close(original)
@@ -298,10 +298,11 @@ def _mount_entries(original: Path, copy: Path) -> None:
 def _mount(source: str, target: str, file_system: str | None, flags: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     file_system_name = file_system and file_system.encode()
-    _check(libc.mount(source.encode(), target.encode(), file_system_name, ctypes.c_ulong(flags), None))
+    _raise_if_failed(libc.mount(source.encode(), target.encode(), file_system_name, ctypes.c_ulong(flags), None))
 
 
-def _check(result: int) -> None:
+def _raise_if_failed(result: int) -> None:
+    """Raise OSError if a function of the C library did not return 0."""
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
