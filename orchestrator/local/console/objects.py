@@ -126,13 +126,13 @@ class _LimitedReader:
 
     def __init__(self, file: Any) -> None:
         self._file = file
-        self._remaining = MAX_ARCHIVE_BYTES
+        self._remaining_bytes = MAX_ARCHIVE_BYTES
 
     def read(self, size: int) -> bytes:
-        if self._remaining <= 0:
+        if self._remaining_bytes <= 0:
             raise _LimitReachedError
-        content: bytes = self._file.read(min(size, self._remaining))
-        self._remaining -= len(content)
+        content: bytes = self._file.read(min(size, self._remaining_bytes))
+        self._remaining_bytes -= len(content)
         return content
 
 

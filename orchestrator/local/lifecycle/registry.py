@@ -140,8 +140,8 @@ class Registry:
 
     def _recover(self, job: Runnable, hosts_by_plan: dict[str, Sequence[Host]]) -> None:
         """Resume a job with its hosts, and remove these hosts from `hosts_by_plan`."""
-        own_plans = _select_plan_names(job, list(hosts_by_plan))
-        own_hosts = [host for plan_name in own_plans for host in hosts_by_plan.pop(plan_name)]
+        own_plan_names = _select_plan_names(job, list(hosts_by_plan))
+        own_hosts = [host for plan_name in own_plan_names for host in hosts_by_plan.pop(plan_name)]
         logger.info("resuming %s with %d hosts", job.plan_name, len(own_hosts))
         self.start(job, functools.partial(job.recover, own_hosts))
 

@@ -59,7 +59,7 @@ class Uploads:
         self._database = store.database
         self._lock = threading.Lock()
         self._locks_by_upload: dict[str, threading.Lock] = {}
-        self._clean()
+        self._remove_leftovers()
 
     def create(self, bucket: str, key: str, algorithm: str, details: Details) -> Upload:
         """Create an upload. Raises ServiceError, as `ObjectStore.check_writable` does."""
@@ -144,7 +144,7 @@ class Uploads:
             self.get(upload.bucket, upload.key, upload.id)
             yield
 
-    def _clean(self) -> None:
+    def _remove_leftovers(self) -> None:
         """Remove files and folders without a row in the database, which a killed server left behind."""
         known_folders = {self._folder / row[0] for row in self._database.select("SELECT id FROM uploads")}
         part_rows = self._database.select("SELECT upload, file FROM parts")

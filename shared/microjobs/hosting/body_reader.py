@@ -40,7 +40,7 @@ class BodyReader:
         self._free_bytes = max(MAX_BUFFERED_BYTES, 2 * max_body_bytes)
         self._lock = threading.Lock()
 
-    def start_timeouts(self) -> None:
+    def start_enforcing_deadlines(self) -> None:
         """Start the thread that enforces deadlines. Call this method after the fork, which does not copy threads."""
         threading.Thread(target=self._enforce_deadlines, name="body-timeouts", daemon=True).start()
 

@@ -51,7 +51,7 @@ class Dispatcher:
         self._fallback = fallback
         self._route_prefix = route_prefix
         self._body_reader = BodyReader(service.max_body_bytes)
-        self._body_reader.start_timeouts()
+        self._body_reader.start_enforcing_deadlines()
         self._batching = batching
         self._fast_invocations: list[PendingInvocation] = []
         """Small invocations of a fast model that have arrived and are not answered yet."""

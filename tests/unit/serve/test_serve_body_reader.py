@@ -155,7 +155,7 @@ def test_deadlines_are_enforced_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(body_reader, "BODY_TIMEOUT", 0.05)
     reader = BodyReader(max_body_bytes=100)
     _, results = start_reading(reader)
-    reader.start_timeouts()
+    reader.start_enforcing_deadlines()
     deadline = time.monotonic() + 5
     while not results and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -31,7 +31,7 @@ from microjobs_orchestrator.local.state import Owner, Query, Record
 DEFINITION_MEMBERS = ("PipelineDefinition", "PipelineDefinitionS3Location")
 CHANGEABLE_MEMBERS = ("PipelineDisplayName", "PipelineDescription", "RoleArn")
 FIXED_MEMBERS = ("PipelineName", "ClientRequestToken", "Tags")
-MAX_TOKENS = 1000
+MAX_STORED_DELETIONS = 1000
 """Maximum number of deletions whose ClientRequestToken the server stores."""
 
 __all__ = ["PipelineExecutionOperations", "PipelineOperations"]
@@ -198,7 +198,7 @@ class PipelineOperations(Operations):
 
     def _remember_deletion(self, token: str, record: Record) -> None:
         self._deletions[token] = (record.name, record.arn)
-        if len(self._deletions) > MAX_TOKENS:
+        if len(self._deletions) > MAX_STORED_DELETIONS:
             del self._deletions[next(iter(self._deletions))]
 
 
