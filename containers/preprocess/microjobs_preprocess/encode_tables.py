@@ -82,7 +82,7 @@ def encode_tables(options: TableOptions, hosts: Hosts) -> None:
         UserError: the input is invalid; nothing was written.
         PlatformError: a host was lost.
     """
-    host_inputs = hosts.call(describe_host, dict.fromkeys(hosts.resources.hosts, (options,)))
+    host_inputs = hosts.call(prepare_host, dict.fromkeys(hosts.resources.hosts, (options,)))
     settings = merge_settings(options, host_inputs)
     tables_by_host = {host: host_input.tables for host, host_input in host_inputs.items()}
     tables = inventory.merge(tables_by_host)
@@ -113,8 +113,8 @@ def write_columns_file(register_file: RegisterFile, options: TableOptions, fitte
     register_file(options.resolve(options.train) / FILE_NAME)
 
 
-def describe_host(options: TableOptions) -> HostInput:
-    """Return this host's input. Create its output folders, which are needed even if they stay empty."""
+def prepare_host(options: TableOptions) -> HostInput:
+    """Create the output folders of this host, which are needed even if they stay empty. Return its input."""
     for folder in (options.train, options.test):
         options.resolve(folder).mkdir(parents=True, exist_ok=True)
     path = options.settings_file
