@@ -108,7 +108,7 @@ def read_bundle(folder: Path) -> Bundle:
     scaler, columns = read_scaler(folder), read_columns(folder)
     for name, features in (
         (SCALER_FILE, scaler and scaler.features),
-        (COLUMNS_FILE, columns and len(columns.features)),
+        (COLUMNS_FILE, columns and len(columns.feature_names)),
     ):
         if features is not None and features != manifest.features:
             raise UserError(

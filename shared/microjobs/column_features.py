@@ -39,15 +39,15 @@ def make_features(fitted: FittedColumns, values: Mapping[str, NDArray[Any]]) -> 
         BadCellError: a value is missing, infinite or not a known category, and the column does not allow it.
     """
     rows = len(values[fitted.columns[0].name])
-    features = np.zeros((rows, len(fitted.features)))
+    features = np.zeros((rows, len(fitted.feature_names)))
     start = 0
     for column in fitted.columns:
-        block = features[:, start : start + len(column.features)]
+        block = features[:, start : start + len(column.feature_names)]
         if isinstance(column, NumericColumn):
             block[:, 0] = scale_numbers(column, values[column.name])
         else:
             _encode_categories(column, values[column.name], block)
-        start += len(column.features)
+        start += len(column.feature_names)
     return features
 
 

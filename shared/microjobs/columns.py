@@ -44,7 +44,7 @@ class NumericColumn:
     type: str = NUMERIC
 
     @property
-    def features(self) -> tuple[str, ...]:
+    def feature_names(self) -> tuple[str, ...]:
         return (self.name,)
 
 
@@ -64,7 +64,7 @@ class CategoricalColumn:
     unknown: float | None = None
 
     @cached_property
-    def features(self) -> tuple[str, ...]:
+    def feature_names(self) -> tuple[str, ...]:
         """Names of the features, as scikit-learn forms them."""
         return (self.name,) if self.type == ORDINAL else tuple(f"{self.name}_{text}" for text in self.categories)
 
@@ -88,9 +88,8 @@ class FittedColumns:
     ignored: tuple[str, ...] = ()
 
     @cached_property
-    def features(self) -> tuple[str, ...]:
-        """Names of all features."""
-        return tuple(name for column in self.columns for name in column.features)
+    def feature_names(self) -> tuple[str, ...]:
+        return tuple(name for column in self.columns for name in column.feature_names)
 
 
 def sort_categories(texts: Iterable[str]) -> tuple[str, ...]:

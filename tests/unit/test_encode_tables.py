@@ -165,7 +165,7 @@ def test_features_equal_scikit_learn(suffix: str, train: Table, test: Table, lay
     x_train, x_test, names = compute_expected_features(train, test)
     np.testing.assert_allclose(load_array(layout, "x_train.npy"), x_train, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(load_array(layout, "x_test.npy"), x_test, rtol=1e-12, atol=1e-12)
-    assert [name.partition("__")[2] for name in names] == list(fitted.features)
+    assert [name.partition("__")[2] for name in names] == list(fitted.feature_names)
     np.testing.assert_array_equal(load_array(layout, "y_train.npy"), train["price"])
     np.testing.assert_array_equal(load_array(layout, "y_test.npy"), test["price"])
     assert fitted.ignored == ("id", "price")
@@ -181,7 +181,7 @@ def test_results_can_be_tables_with_named_columns(
     read_file = pa.csv.read_csv if output_format == "csv" else pa.parquet.read_table
     result = read_file(layout.processing("train") / f"train.{output_format}")
     fitted = encode(layout)
-    assert result.column_names == [*fitted.features, "price"]
+    assert result.column_names == [*fitted.feature_names, "price"]
     features = np.stack([column.to_numpy() for column in result.columns[:-1]], axis=1)
     np.testing.assert_array_equal(features, load_array(layout, "x_train.npy"))
     np.testing.assert_array_equal(result["price"].to_numpy(), load_array(layout, "y_train.npy"))
@@ -501,7 +501,7 @@ def test_memory_does_not_grow_with_the_input(suffix: str, layout: Layout) -> Non
     write_table(layout, f"train.{suffix}", {"a": [row / 7 for row in range(rows)], "b": texts})
     command = ["prlimit", f"--data={500_000_000}", sys.executable, "-m", "microjobs", "--columns", "columns.json"]
     subprocess.run(command, env=make_job_environment("preprocess", layout), check=True)
-    assert len(read_fitted_columns(layout).features) == 201
+    assert len(read_fitted_columns(layout).feature_names) == 201
     assert load_array(layout, "x_train.npy").shape == (rows, 201)
 
 

@@ -104,7 +104,7 @@ def encode_tables(options: TableOptions, hosts: Hosts) -> None:
     hosts.write(write_columns_file, {hosts.resources.first_host: (options, fitted)})
     hosts.write(encode_host, {host: (encoder, fitted, statistics_by_host[host]) for host, encoder in encoders.items()})
     logger.info(
-        "made %d features with the statistics of %d training rows", len(fitted.features), training_statistics.rows
+        "made %d features with the statistics of %d training rows", len(fitted.feature_names), training_statistics.rows
     )
 
 
@@ -242,12 +242,12 @@ class TableEncoder:
         self, paths: list[Path], fitted: FittedColumns, types: Mapping[str, str], rows: int
     ) -> AbstractContextManager[Write]:
         if self.options.format == NPY:
-            return write_arrays(paths, rows, len(fitted.features))
-        return write_table(paths[0], [*fitted.features, *(name for name in types if name == self.settings.target)])
+            return write_arrays(paths, rows, len(fitted.feature_names))
+        return write_table(paths[0], [*fitted.feature_names, *(name for name in types if name == self.settings.target)])
 
     def _encode_blocks(self, table: Table, types: Mapping[str, str], fitted: FittedColumns, write: Write) -> None:
         path, target = self.options.source_path(table.name), self.settings.target
-        max_rows = compute_rows_per_block(len(fitted.features))
+        max_rows = compute_rows_per_block(len(fitted.feature_names))
 
         def encode(item: tuple[int, Block]) -> tuple[Floats, Floats | None]:
             start, block = item

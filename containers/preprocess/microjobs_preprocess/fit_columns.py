@@ -36,8 +36,8 @@ def fit_columns(settings: TableSettings, statistics: TableStatistics, medians: M
         elif column.is_categorical:
             columns.append(_fit_categorical(column, statistics))
     fitted = FittedColumns(tuple(columns), settings.ignored_names)
-    for name in fitted.features:
-        if fitted.features.count(name) > 1:
+    for name in fitted.feature_names:
+        if fitted.feature_names.count(name) > 1:
             raise UserError(f"two features have the name {name!r}: rename a column")
     return fitted
 

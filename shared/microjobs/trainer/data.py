@@ -109,7 +109,7 @@ def _check_widths(data: TrainingData) -> None:
         )
     for name, features in (
         (SCALER_FILE, data.scaler and data.scaler.features),
-        (COLUMNS_FILE, data.columns and len(data.columns.features)),
+        (COLUMNS_FILE, data.columns and len(data.columns.feature_names)),
     ):
         if features is not None and features != data.features and len(data.x_train):
             raise UserError(
