@@ -279,11 +279,11 @@ class StderrReader:
                 del self._tail[:-TAIL_BYTES]
 
 
-def format_reason(program: str, code: int, stderr: str) -> str:
+def format_reason(script_name: str, code: int, stderr: str) -> str:
     """Return a reason that starts with the script's last line, because FailureReason is cut after 1024 characters."""
     cause = f"exit code {code}" if code > 0 else f"ended by {signal.Signals(-code).name}"
     if code == -signal.SIGKILL:
         cause += ", most likely out of memory"
     lines = [line for line in stderr.splitlines() if line.strip()][-MAX_REASON_LINES:]
     last_line = lines[-1].strip() if lines else "it wrote nothing to stderr; see the log"
-    return "\n".join([f"{program} failed: {last_line} ({cause})", *lines])
+    return "\n".join([f"{script_name} failed: {last_line} ({cause})", *lines])

@@ -43,7 +43,7 @@ class BatchedHandlerModel(HandlerModel):
 
     def decode(self, invocation: Invocation) -> DecodedRequest:
         """Return the result of `input_fn`; see `microjobs.hosting.service.BatchModel`."""
-        body, content_type, accept, context = self._read(invocation)
+        body, content_type, accept, context = self._make_arguments(invocation)
         with self._run_user_code(415):
             rows = self._input_fn(context, body, content_type)
         return DecodedRequest(rows, partial(self._encode, accept, context))

@@ -77,12 +77,12 @@ class HandlerModel:
         return self._handlers.get(name, lambda _context, *values: default(*values))
 
     def invoke(self, invocation: Invocation) -> HttpResponse:
-        body, content_type, accept, context = self._read(invocation)
+        body, content_type, accept, context = self._make_arguments(invocation)
         with self._run_user_code(415):
             result = self._transform_fn(context, self._model, body, content_type, accept)
             return self._respond(result, accept, context)
 
-    def _read(self, invocation: Invocation) -> tuple[bytes | str, str, str, Context]:
+    def _make_arguments(self, invocation: Invocation) -> tuple[bytes | str, str, str, Context]:
         """Return the arguments of the user's functions: the body, Content-Type, Accept and the context."""
         content_type = invocation.content_type or JSON
         accept = invocation.accept if invocation.accept not in ("", "*/*") else self._default_accept
