@@ -23,9 +23,9 @@ export async function describeObject(bucket, key, signal) {
 
 /** Return the first bytes of an object.
  *
- * @param bytes the number of bytes, at most 8 MiB. */
-export async function readStart(bucket, key, bytes, signal) {
-  return new Uint8Array(await (await send("objects/preview", { bucket, key, bytes }, { signal })).arrayBuffer());
+ * @param count the number of bytes, at most 8 MiB. */
+export async function readStart(bucket, key, count, signal) {
+  return new Uint8Array(await (await send("objects/preview", { bucket, key, bytes: count }, { signal })).arrayBuffer());
 }
 
 /** Return the first members of a tar archive, `{members: [{name, size, type}], isComplete}`. */

@@ -40,10 +40,10 @@ export class RunReader {
     newRuns.forEach((run) => this.runs.set(run.name, run));
     // an event may have discarded a run during this call
     const runs = this.names.map((name) => this.runs.get(name)).filter(Boolean);
-    const list = (getMembers) => [...new Set(runs.flatMap((run) => Object.keys(getMembers(run))))].sort();
-    const metrics = list((run) => run.metrics);
+    const listNames = (getMembers) => [...new Set(runs.flatMap((run) => Object.keys(getMembers(run))))].sort();
+    const metrics = listNames((run) => run.metrics);
     const durations = runs.some((run) => run.values[DURATION]) ? [DURATION] : [];
-    const columns = [...new Set([...list((run) => run.parameters), ...durations, ...metrics])];
+    const columns = [...new Set([...listNames((run) => run.parameters), ...durations, ...metrics])];
     return { runs, columns, metrics };
   }
 }

@@ -28,25 +28,25 @@ export function ScatterPlot({ query, runs, columns, highlightedName, onHighlight
       <${Select} label="Horizontal" value=${xName} options=${options} onChange=${(name) => change({ x: name })} />
       <${Select} label="Vertical" value=${yName} options=${options} onChange=${(name) => change({ y: name })} />
     </div>
-    <${Points} runs=${runs} x=${xName} y=${yName} highlightedName=${highlightedName} onHighlight=${onHighlight} />
+    <${Points} runs=${runs} xName=${xName} yName=${yName} highlightedName=${highlightedName} onHighlight=${onHighlight} />
   `;
 }
 
-function Points({ runs, x, y, highlightedName, onHighlight }) {
-  const completeRuns = runs.filter((run) => [x, y].every((name) => run.values[name] !== undefined));
+function Points({ runs, xName, yName, highlightedName, onHighlight }) {
+  const completeRuns = runs.filter((run) => [xName, yName].every((name) => run.values[name] !== undefined));
   if (!completeRuns.length) return html`<p>No run has values for both axes.</p>`;
-  const [xScale, yScale] = [x, y].map((name) => makeScale(completeRuns.map((run) => run.values[name])));
+  const [xScale, yScale] = [xName, yName].map((name) => makeScale(completeRuns.map((run) => run.values[name])));
   const toX = (position) => MARGIN + position * (WIDTH - 2 * MARGIN);
   const toY = (position) => HEIGHT - MARGIN - position * (HEIGHT - 2 * MARGIN);
-  const points = completeRuns.map(({ name, values }) => ({ name, values, left: toX(xScale.toPosition(values[x])), top: toY(yScale.toPosition(values[y])) }));
+  const points = completeRuns.map(({ name, values }) => ({ name, values, left: toX(xScale.toPosition(values[xName])), top: toY(yScale.toPosition(values[yName])) }));
   const isLabeled = (name) => points.length <= MAX_LABELED_POINTS || name === highlightedName;
   return html`
-    <svg class="scatter" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label=${describe(points, x, y)}>
+    <svg class="scatter" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label=${describe(points, xName, yName)}>
       <path d="M${MARGIN} ${MARGIN / 2}V${HEIGHT - MARGIN}H${WIDTH - MARGIN / 2}" />
       ${xScale.ticks.map(({ position, label }) => html`<text x=${toX(position)} y=${HEIGHT - MARGIN + 18} text-anchor="middle">${label}</text>`)}
       ${yScale.ticks.map(({ position, label }) => html`<text x=${MARGIN - 6} y=${toY(position) + 4} text-anchor="end">${label}</text>`)}
-      <text x=${WIDTH / 2} y=${HEIGHT - 12} text-anchor="middle">${x}${xScale.isLog ? " (log)" : ""}</text>
-      <text x=${MARGIN} y="14" text-anchor="middle">${y}${yScale.isLog ? " (log)" : ""}</text>
+      <text x=${WIDTH / 2} y=${HEIGHT - 12} text-anchor="middle">${xName}${xScale.isLog ? " (log)" : ""}</text>
+      <text x=${MARGIN} y="14" text-anchor="middle">${yName}${yScale.isLog ? " (log)" : ""}</text>
       ${points.map(({ name, left, top }) => html`
         <g key=${name} onPointerEnter=${() => onHighlight(name)} onPointerLeave=${() => onHighlight("")}>
           <title>${name}</title><circle class=${name === highlightedName ? "front" : ""} cx=${left} cy=${top} r="5" />
@@ -59,8 +59,8 @@ function Points({ runs, x, y, highlightedName, onHighlight }) {
 
 const format = (value) => (Number.isFinite(Number(value)) ? formatNumber(Number(value)) : value);
 
-function describe(points, x, y) {
-  const parts = points.slice(0, MAX_LABELED_POINTS).map(({ name, values }) => `${name}: ${format(values[x])}, ${format(values[y])}`);
+function describe(points, xName, yName) {
+  const parts = points.slice(0, MAX_LABELED_POINTS).map(({ name, values }) => `${name}: ${format(values[xName])}, ${format(values[yName])}`);
   const remainder = points.length - parts.length;
-  return `${y} by ${x}. ${parts.join("; ")}${remainder ? `; and ${formatCount(remainder, "more run")}` : ""}`;
+  return `${yName} by ${xName}. ${parts.join("; ")}${remainder ? `; and ${formatCount(remainder, "more run")}` : ""}`;
 }
