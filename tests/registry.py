@@ -61,14 +61,14 @@ def run_registry(folder: Path) -> Iterator[LocalRegistry]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     try:
-        yield LocalRegistry(_read_port(process, folder / "log"), folder / "storage")
+        yield LocalRegistry(_wait_for_port(process, folder / "log"), folder / "storage")
     finally:
         process.terminate()
         process.wait(TIMEOUT_SECONDS)
 
 
-def _read_port(process: "subprocess.Popen[bytes]", log: Path) -> int:
-    """Return the port, from the registry's log."""
+def _wait_for_port(process: "subprocess.Popen[bytes]", log: Path) -> int:
+    """Return the port as soon as the registry's log states it."""
     for _ in range(TIMEOUT_SECONDS * 20):
         if match := re.search(r"listening on 127\.0\.0\.1:(\d+)", log.read_text()):
             return int(match[1])

@@ -11,7 +11,7 @@ from tests.local.clients import LocalServer
 
 @pytest.mark.timeout(600)
 @pytest.mark.slow
-def test_program_for_version_2_logs_runs(process_server: LocalServer, tmp_path: Path) -> None:
+def test_program_for_sdk_v2_logs_runs(process_server: LocalServer, tmp_path: Path) -> None:
     lines = run_program("sdk", process_server, tmp_path, "experiments_v2.py", str(tmp_path))
     assert json.loads(lines[-1]) == {
         "parameters": {"learning_rate": 0.01, "optimizer": "adam", "epochs": 3},

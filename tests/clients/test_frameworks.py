@@ -30,7 +30,7 @@ def docker_framework_server(tmp_path: Path) -> Iterator[LocalServer]:
         yield server
 
 
-def test_scripts_of_processors_for_version_2_run(framework_server: LocalServer, tmp_path: Path) -> None:
+def test_scripts_of_processors_for_sdk_v2_run(framework_server: LocalServer, tmp_path: Path) -> None:
     lines = run_program("sdk", framework_server, tmp_path, "processors_v2.py", make_wheel(tmp_path))
     assert json.loads(lines[-1]) == {
         "sklearn": [0.0, 1.0],
@@ -43,7 +43,7 @@ def test_scripts_of_processors_for_version_2_run(framework_server: LocalServer, 
     assert any("instead of 0.23-1, Python 3.11 instead of 3" in line for line in lines)
 
 
-def test_scripts_of_processors_for_version_3_run(framework_server: LocalServer, tmp_path: Path) -> None:
+def test_scripts_of_processors_for_sdk_v3_run(framework_server: LocalServer, tmp_path: Path) -> None:
     lines = run_program("sdk3", framework_server, tmp_path, "processors_v3.py", make_wheel(tmp_path))
     assert json.loads(lines[-1]) == {"script": "--rows 3", "framework": "7 ['x']"}
 

@@ -12,7 +12,7 @@ from tests.local.test_inference_pipelines import put_models
 
 
 @pytest.mark.slow
-def test_pipeline_model_of_version_2_is_deployed_and_registered(process_server: LocalServer, tmp_path: Path) -> None:
+def test_pipeline_model_of_sdk_v2_is_deployed_and_registered(process_server: LocalServer, tmp_path: Path) -> None:
     put_models(process_server, "v2-pipeline")
     arguments = [make_image_name("serve"), process_server.uri("v2-pipeline")]
     results = json.loads(run_program("sdk", process_server, tmp_path, "inference_pipeline_v2.py", *arguments)[-1])
@@ -25,7 +25,7 @@ def test_pipeline_model_of_version_2_is_deployed_and_registered(process_server: 
 
 
 @pytest.mark.slow
-def test_models_of_version_3_are_chained(process_server: LocalServer, tmp_path: Path) -> None:
+def test_models_of_sdk_v3_are_chained(process_server: LocalServer, tmp_path: Path) -> None:
     put_models(process_server, "v3-pipeline")
     arguments = [make_image_name("serve"), process_server.uri("v3-pipeline")]
     lines = run_program("sdk3", process_server, tmp_path, "inference_pipeline_v3.py", *arguments)

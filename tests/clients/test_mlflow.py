@@ -97,7 +97,7 @@ def test_plug_in_logs_and_registers_a_model(process_server: LocalServer, app: st
 
 
 @pytest.mark.usefixtures("app")
-def test_program_for_version_3_reads_tracked_runs(process_server: LocalServer, tmp_path: Path) -> None:
+def test_program_for_sdk_v3_reads_tracked_runs(process_server: LocalServer, tmp_path: Path) -> None:
     lines = run_program(
         "sdk3", process_server, tmp_path, "mlflow_v3.py", make_image_name(SHELL_IMAGE), process_server.address.bucket
     )

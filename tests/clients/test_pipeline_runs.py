@@ -50,7 +50,7 @@ SUCCEEDED = "Succeeded"
 CACHED_STATUS = "Succeeded from cache"
 
 
-def test_program_for_version_2_runs(function_server: LocalServer, train_image: str, tmp_path: Path) -> None:
+def test_program_for_sdk_v2_runs(function_server: LocalServer, train_image: str, tmp_path: Path) -> None:
     server = function_server
     put_bundle(server, tmp_path / "bundle")
     bucket = server.address.bucket
@@ -76,7 +76,7 @@ def test_program_for_version_2_runs(function_server: LocalServer, train_image: s
     }
 
 
-def test_program_for_version_3_runs(server: LocalServer, train_image: str, tmp_path: Path) -> None:
+def test_program_for_sdk_v3_runs(server: LocalServer, train_image: str, tmp_path: Path) -> None:
     if not (server.bucket / "bundle").exists():
         put_bundle(server, tmp_path / "bundle")
     queue = server.client("sqs").create_queue(QueueName="approvals")["QueueUrl"]

@@ -19,7 +19,7 @@ def arguments(process_server: LocalServer) -> tuple[str, str]:
 
 
 @pytest.mark.timeout(600)
-def test_program_for_version_2_registers_and_deploys(
+def test_program_for_sdk_v2_registers_and_deploys(
     process_server: LocalServer, arguments: tuple[str, str], tmp_path: Path
 ) -> None:
     lines = run_program("sdk", process_server, tmp_path, "registry_v2.py", *arguments)
@@ -37,7 +37,7 @@ def test_program_for_version_2_registers_and_deploys(
 
 
 @pytest.mark.timeout(600)
-def test_program_for_version_3_registers_and_deploys(
+def test_program_for_sdk_v3_registers_and_deploys(
     process_server: LocalServer, arguments: tuple[str, str], tmp_path: Path
 ) -> None:
     lines = run_program("sdk3", process_server, tmp_path, "registry_v3.py", *arguments)

@@ -40,7 +40,7 @@ def bundle(server: LocalServer, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("bundle")
 @pytest.mark.parametrize(("client", "version"), [("sdk290", "2.90.0"), ("sdk", "2.257.7")])
-def test_program_for_version_2_runs(
+def test_program_for_sdk_v2_runs(
     client: str, version: str, server: LocalServer, train_image: str, tmp_path: Path
 ) -> None:
     lines = run_program(
@@ -61,7 +61,7 @@ def test_program_for_version_2_runs(
 
 
 @pytest.mark.usefixtures("bundle")
-def test_program_for_version_3_runs(server: LocalServer, train_image: str, tmp_path: Path) -> None:
+def test_program_for_sdk_v3_runs(server: LocalServer, train_image: str, tmp_path: Path) -> None:
     lines = run_program(
         "sdk3", server, tmp_path, "typical_v3.py", train_image, make_image_name("serve"), server.address.bucket
     )

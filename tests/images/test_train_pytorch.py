@@ -17,7 +17,7 @@ IN_IMAGE = Path(__file__).parent / "in_image"
 
 
 @pytest.fixture
-def run(root: Path, run_job: RunJob) -> EndedJob:
+def job(root: Path, run_job: RunJob) -> EndedJob:
     layout = Layout(root)
     write_training_config(
         layout,
@@ -34,24 +34,24 @@ def run(root: Path, run_job: RunJob) -> EndedJob:
     return run_job("train-pytorch", ["train"], root)
 
 
-def test_log_contains_the_table_of_the_notebook(run: EndedJob) -> None:
-    table_lines = [line for line in run.log.splitlines(keepends=True) if line.startswith("Epoch:")]
+def test_log_contains_the_table_of_the_notebook(job: EndedJob) -> None:
+    table_lines = [line for line in job.log.splitlines(keepends=True) if line.startswith("Epoch:")]
     assert "".join(table_lines) == STRAIGHT_LINE_TABLE
 
 
-def test_weight_and_bias_match_the_notebook(run: EndedJob) -> None:
+def test_weight_and_bias_match_the_notebook(job: EndedJob) -> None:
     weights = {
-        round(float(value.item()), 4) for value in load_weights(run.layout.model / "model.onnx") if value.size == 1
+        round(float(value.item()), 4) for value in load_weights(job.layout.model / "model.onnx") if value.size == 1
     }
     assert {0.3067, 0.9011} <= weights
 
 
-def test_straight_line_is_not_scaled(run: EndedJob) -> None:
-    bundle = read_bundle(run.layout.model)
+def test_straight_line_is_not_scaled(job: EndedJob) -> None:
+    bundle = read_bundle(job.layout.model)
     assert bundle.scaler is None
     assert bundle.manifest.framework == "pytorch"
-    assert (run.layout.model / "model.pth").exists()
-    assert (run.layout.output_data / "predictions.png").exists()
+    assert (job.layout.model / "model.pth").exists()
+    assert (job.layout.output_data / "predictions.png").exists()
 
 
 def test_training_succeeds_with_a_single_test_row(root: Path, run_job: RunJob) -> None:
@@ -68,8 +68,8 @@ def test_gpu_settings_are_ignored_without_a_gpu(root: Path, run_job: RunJob) -> 
     layout = Layout(root)
     write_training_config(layout, epochs=2, mixed_precision="true", compile="true")
     write_straight_line_data(layout)
-    run = run_job("train-pytorch", ["train"], root)
-    assert "no GPU: training without mixed_precision and compile" in run.log
+    job = run_job("train-pytorch", ["train"], root)
+    assert "no GPU: training without mixed_precision and compile" in job.log
 
 
 def test_small_steps_use_one_thread(root: Path, run_python: RunPython) -> None:

@@ -20,8 +20,8 @@ COUNT_PIXELS = """canvas => {
 
 
 @pytest.fixture(scope="module")
-def job(server: LocalServer) -> str:
-    """A job whose loss decreases by five orders of magnitude, and is 0 once."""
+def job_name(server: LocalServer) -> str:
+    """The name of a job whose loss decreases by five orders of magnitude, and is 0 once."""
     script = "for i in 1000 10 0 0.01; do echo loss=$i; sleep 1.1; done"
     return str(server.train(script, algorithm=ALGORITHM)["TrainingJobName"])
 
@@ -39,8 +39,8 @@ def test_curves_grow_while_the_job_runs(page: Page, server: LocalServer, console
 
 
 @pytest.mark.slow
-def test_scale_can_be_logarithmic_and_the_page_is_accessible(page: Page, job: str, console_url: str) -> None:
-    page.goto(f"{console_url}#/metrics/training-job/{job}")
+def test_scale_can_be_logarithmic_and_the_page_is_accessible(page: Page, job_name: str, console_url: str) -> None:
+    page.goto(f"{console_url}#/metrics/training-job/{job_name}")
     canvas = page.locator(".chart canvas").first
     canvas.wait_for()
     page.wait_for_timeout(300)
@@ -55,8 +55,8 @@ def test_scale_can_be_logarithmic_and_the_page_is_accessible(page: Page, job: st
     assert find_accessibility_violations(page) == []
 
 
-def test_curves_are_smoothed_and_zoomed_with_keys(page: Page, job: str, console_url: str) -> None:
-    page.goto(f"{console_url}#/metrics/training-job/{job}")
+def test_curves_are_smoothed_and_zoomed_with_keys(page: Page, job_name: str, console_url: str) -> None:
+    page.goto(f"{console_url}#/metrics/training-job/{job_name}")
     chart = page.get_by_role("img", name="Curves of loss")
     chart.focus()
     page.wait_for_timeout(300)

@@ -27,9 +27,9 @@ class TaskThread:
         for function in functions:
             self.tasks.start(function)
         while self.tasks.count:
-            for data in self.watcher.select(0.01):
-                if isinstance(data, Task):
-                    data.switch(IN_TIME)
+            for waiter in self.watcher.select(0.01):
+                if isinstance(waiter, Task):
+                    waiter.switch(IN_TIME)
                 else:
                     self.tasks.run_calls()
             self.tasks.resume_late_tasks(time.monotonic())
@@ -91,7 +91,7 @@ def test_wait_ends_at_the_deadline(
 
 
 def end_at_once() -> None:
-    """A task that ends at once."""
+    pass
 
 
 def test_other_tasks_run_while_one_calls_a_thread(thread: TaskThread) -> None:
@@ -201,7 +201,7 @@ def test_task_waits_for_a_new_socket_that_has_the_descriptor_of_a_closed_one(thr
     assert len(set(descriptors)) == 1
 
 
-def test_event_without_a_waiting_task_ends_the_watch_of_its_socket(
+def test_byte_that_no_task_waits_for_ends_the_watch_of_its_socket(
     thread: TaskThread, pair: tuple[socket.socket, socket.socket]
 ) -> None:
     pair[1].send(b"a")

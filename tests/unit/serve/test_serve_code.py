@@ -44,7 +44,7 @@ def run_server_with_code(root: Path, uri: str, **environment: str) -> Iterator[S
         yield server
 
 
-CODE_ADDRESSES = [
+CODE_URIS = [
     "{root}/elsewhere",
     "file://{root}/elsewhere",
     OTHER_FOLDER,
@@ -53,7 +53,7 @@ CODE_ADDRESSES = [
 ]
 
 
-@pytest.mark.parametrize("uri", CODE_ADDRESSES)
+@pytest.mark.parametrize("uri", CODE_URIS)
 def test_code_is_read_from_a_folder_or_an_archive(root: Path, uri: str) -> None:
     write_files(root / "elsewhere", CODE)
     (root / "elsewhere" / "source.tar.gz").write_bytes(make_archive(CODE))

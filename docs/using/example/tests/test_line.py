@@ -54,9 +54,9 @@ def train(server: LocalServer, image: str, rows: str, **hyperparameters: str) ->
     return wait(lambda: sagemaker.describe_training_job(TrainingJobName="line"), "TrainingJobStatus")
 
 
-def wait(describe: Callable[[], dict[str, Any]], status: str) -> dict[str, Any]:
+def wait(describe: Callable[[], dict[str, Any]], status_member: str) -> dict[str, Any]:
     """Wait until a job or an endpoint has a final status; return its description."""
-    while (description := describe())[status] in ("InProgress", "Creating"):
+    while (description := describe())[status_member] in ("InProgress", "Creating"):
         time.sleep(0.1)
     return description
 
