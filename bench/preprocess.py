@@ -100,11 +100,11 @@ def measure_pinned_hosts(folder: Path, rows: int, runs: int) -> dict[str, list[H
                     os.link(path, layout.processing("input") / path.name)
         outputs = [layout.processing("train") for layout in layouts.values()]
         hosts = "1 host" if len(names) == 1 else f"{len(names)} hosts"
-        candidates[f"{hosts} with one core each"] = with_clean_state(run_hosts(layouts), shards, outputs)
+        candidates[f"{hosts} with one core each"] = with_clean_state(make_hosts_run(layouts), shards, outputs)
     return harness.run_interleaved(candidates, runs)
 
 
-def run_hosts(layouts: Mapping[str, Layout]) -> Callable[[], HostsUsage]:
+def make_hosts_run(layouts: Mapping[str, Layout]) -> Callable[[], HostsUsage]:
     """Return a function that runs hosts as the process runtime does, one process per host, each pinned to one core."""
 
     def run() -> HostsUsage:

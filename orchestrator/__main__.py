@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> int:
-    """Run the command line of this process and return its exit code, which `command_line` lists."""
+    """Run the command and return its exit code. The module `command_line` lists the exit codes."""
     try:
         from microjobs_orchestrator import cli  # imported late, so that Ctrl-C during the imports prints no traceback
 

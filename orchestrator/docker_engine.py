@@ -29,7 +29,7 @@ PODMAN_PREFIXES = ("docker.io/library/", "docker.io/", "localhost/")
 class _EngineApi(APIClient):
     """The engine's API. It trusts only the certificates of the engine's settings.
 
-    Without this class, the library requests would trust the certificates of REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE.
+    Without this class, the library `requests` would trust the certificates of REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE.
     """
 
     def merge_environment_settings(self, *arguments: Any) -> Any:
@@ -155,20 +155,24 @@ def get_architecture(client: DockerClient) -> str:
     return str(client.version().get("Arch", ""))
 
 
-def is_native(architecture: str, machine: str) -> bool:
-    """Return whether a machine runs images of an architecture without an emulator; True if the machine or the
-    architecture is unknown."""
-    return not architecture or not machine or architecture in (machine, ARCHITECTURES_32_BIT.get(machine))
+def is_native(architecture: str, machine_architecture: str) -> bool:
+    """Return whether a machine runs images of an architecture without an emulator; True if one of them is unknown."""
+    return (
+        not architecture
+        or not machine_architecture
+        or architecture in (machine_architecture, ARCHITECTURES_32_BIT.get(machine_architecture))
+    )
 
 
 def list_emulated_images(client: DockerClient) -> dict[str, str]:
     """Return the architectures of images that the engine's machine cannot run natively, by the images' names."""
-    machine, architectures = get_architecture(client), {}
-    for image in list_images(client) if machine else ():
+    machine_architecture = get_architecture(client)
+    architectures: dict[str, str] = {}
+    for image in list_images(client) if machine_architecture else ():
         for tag in image["RepoTags"]:
             with contextlib.suppress(NotFound):  # the image was removed after it was listed
                 architecture = client.images.get(tag).attrs.get("Architecture", "")
-                architectures.update({} if is_native(architecture, machine) else {tag: architecture})
+                architectures.update({} if is_native(architecture, machine_architecture) else {tag: architecture})
     return architectures
 
 

@@ -37,7 +37,7 @@ class FakePackageIndex:
     metadata: bytes | None = None
     """The metadata that the index serves; None: it serves no metadata.
 
-    The index always states the hash of `METADATA`, so a client detects any other metadata by their hash.
+    If the index serves metadata, it states the hash of `METADATA`. A client can therefore detect other metadata.
     """
     file_url: str = f"../../files/{WHEEL_NAME}"
     requested_paths: list[str] = field(default_factory=list)

@@ -43,13 +43,13 @@ def _list_additions(settings: Settings, kind: Kind, request: Members) -> Iterato
     if kind.aws.network and settings.subnets:
         yield kind.aws.network, {"Subnets": [*settings.subnets], "SecurityGroupIds": [*settings.security_groups]}
     if settings.kms_key:
-        if kind.aws.output_key:
-            yield kind.aws.output_key, settings.kms_key
+        if kind.aws.output_kms_key:
+            yield kind.aws.output_kms_key, settings.kms_key
         has_local_disks = any(
             LOCAL_DISK_TYPE_PATTERN.match(instance_type) for instance_type, _ in kind.list_instances(request)
         )
-        if kind.aws.volume_key and not has_local_disks:
-            yield kind.aws.volume_key, settings.kms_key
+        if kind.aws.volume_kms_key and not has_local_disks:
+            yield kind.aws.volume_kms_key, settings.kms_key
     if kind.aws.has_spot and settings.spot:
         yield "EnableManagedSpotTraining", True
         max_seconds = kind.select_job_members(request)["StoppingCondition"]["MaxRuntimeInSeconds"]

@@ -88,8 +88,8 @@ class LogNames:
 class AwsMembers:
     """Members of Create requests and descriptions that only AWS uses: instances, network, encryption keys.
 
-    The commands that use AWS read and set these members. Each text is a path, with dots between its members. It is
-    empty if the kind does not have the member.
+    The commands that use AWS read and set these members. Each text except `quota` is a path, with dots between its
+    members. It is empty if the kind does not have the member.
     """
 
     definition: str = ""
@@ -99,15 +99,17 @@ class AwsMembers:
     InitialInstanceCount."""
     network: str = ""
     """The VpcConfig."""
-    output_key: str = ""
-    volume_key: str = ""
+    output_kms_key: str = ""
+    """The KMS key of the outputs."""
+    volume_kms_key: str = ""
+    """The KMS key of the instances' volumes."""
     has_spot: bool = False
     """Whether the definition has EnableManagedSpotTraining."""
     job_limits: str = ""
     """ResourceLimits of a tuning job. `definition` does not contain this member."""
     quota: str = ""
-    """The purpose in the names of AWS's quotas, such as `training job`; if it is empty, the names contain
-    `display_name`."""
+    """The words after `for` in the names of AWS's quotas: `training job` in `ml.m5.large for training job usage`. If it
+    is empty, these words are `display_name`."""
 
 
 @dataclass(frozen=True, eq=False)

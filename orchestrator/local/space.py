@@ -26,7 +26,8 @@ class FreeSpace:
         self._remaining = self.measure_available_bytes()
 
     def measure_available_bytes(self) -> int:
-        """Return the number of bytes that can be written now. It is negative if the reserve is in use."""
+        """Return the number of bytes that can be written now. It is negative if fewer bytes are
+        free than should remain free (RESERVE_BYTES)."""
         device = os.statvfs(self._folder)
         return device.f_bavail * device.f_frsize - min(RESERVE_BYTES, device.f_blocks * device.f_frsize // 20)
 

@@ -35,7 +35,7 @@ class Destination:
         return f"{self}/{job}"
 
     def make_image_uri(self, job: str, tag: str) -> str:
-        """Return the URI of a job's image with a tag. (`pushed_images` has URIs with digests.)"""
+        """Return the URI of a job's image with a tag. The module `pushed_images` makes URIs with digests."""
         return f"{self.make_repository_uri(job)}:{tag}"
 
     @classmethod

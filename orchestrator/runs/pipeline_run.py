@@ -1,4 +1,4 @@
-"""A run whose jobs a pipeline execution creates. The run follows the jobs, and deploys the registered model."""
+"""A run whose jobs are created by a pipeline execution. The run follows the jobs, and deploys the registered model."""
 
 import contextlib
 import time
@@ -106,7 +106,7 @@ class PipelineRun(Run):
             yield
         except BaseException:
             if self._execution is not None:
-                # When the exception ends this block, `_remove_on_failure` stops the execution, or prints a note.
+                # `_remove_on_failure` catches the error, and stops the execution, or with `keep` prints a note.
                 with self._remove_on_failure(self._execution.id, self._stop_execution):
                     raise
             raise

@@ -44,7 +44,10 @@ class Filter:
     """Whether to select only jobs that have not ended, and endpoints that run or change."""
 
     def list_statuses(self, kind: Kind) -> tuple[str, ...]:
-        """Return the statuses to query for a kind; an empty tuple selects all statuses."""
+        """Return the statuses to query for a kind; an empty tuple selects all statuses.
+
+        A secondary status cannot be queried. In this case, all statuses are queried, and `matches` selects the rows.
+        """
         if self.status:
             return (self.status,) if self.status in kind.lifecycle.statuses else ()
         if self.running:
@@ -110,7 +113,7 @@ class View(ABC):
     def find(self, name: str) -> tuple[Kind, Members]:
         """Return the kind and the description of the resource with this name.
 
-        If resources of several kinds have the name, a resource that has not ended comes first.
+        If resources of several kinds have the name, one in a transitional status comes first, such as InProgress.
 
         Raises:
             UsageError: no resource has the name.
@@ -118,9 +121,9 @@ class View(ABC):
         resources = [(kind, members) for kind in KINDS if (members := self.describe(kind, name)) is not None]
         if not resources:
             raise UsageError(f"no job or endpoint in {self.source} is called {name}: `microjobs ps` lists them")
-        unfinished = (
+        changing_resources = (
             (kind, members)
             for kind, members in resources
             if members[kind.status_member] in kind.lifecycle.transitional_statuses
         )
-        return next(unfinished, resources[0])
+        return next(changing_resources, resources[0])

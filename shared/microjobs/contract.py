@@ -51,8 +51,8 @@ class Layout:
         return cls(Path(environ.get(BASE_DIR_VARIABLE) or DEFAULT_ROOT))
 
     def with_existing_root(self) -> "Layout":
-        """Return this layout. If its root is not a folder, return the default layout instead, because the platform
-        reads the failure file there."""
+        """Return this layout. If its root is not a folder, return the default layout, because the platform reads the
+        failure file from `/opt/ml`."""
         return self if self.root.is_dir() else Layout()
 
     def channel(self, name: str) -> Path:
@@ -112,7 +112,7 @@ def read_hyperparameters(layout: Layout) -> dict[str, str]:
     return {str(name): str(value) for name, value in _read(path).items()} if path.exists() else {}
 
 
-# --- inputdataconfig.json: one entry per channel; CHANNEL_MEMBERS maps the fields of Channel to its members ---
+# --- inputdataconfig.json: one entry per channel; CHANNEL_MEMBERS maps the fields of Channel to members ---
 
 
 @dataclass(frozen=True)

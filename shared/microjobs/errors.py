@@ -19,7 +19,7 @@ FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 
 
 class JobError(Exception):
-    """An error whose message states the problem, the value and the remedy, so no traceback is logged."""
+    """An error whose message states the problem, the wrong value and the remedy, so no traceback is logged."""
 
     exit_code = EXIT_BUG
 
@@ -44,7 +44,7 @@ class Stopped(BaseException):
         self.signal_number = signal_number
 
 
-class ScriptStopped(Stopped):
+class ScriptFailedAfterStop(Stopped):
     """The user's script failed after the stop signal, so its work may be lost."""
 
 

@@ -31,7 +31,7 @@ from microjobs.contract import (
     write_failure,
     write_message,
 )
-from microjobs.errors import EXIT_OK, ScriptStopped, Stopped, UserError, explain_error
+from microjobs.errors import EXIT_OK, ScriptFailedAfterStop, Stopped, UserError, explain_error
 from microjobs.stopping import received_signals
 
 JOB_VARIABLE = "MICROJOBS_JOB"
@@ -206,7 +206,7 @@ def _end_stopped(stopped: Stopped, *, is_training: bool) -> int:
     if worker.report(128 + stopped.signal_number, ""):  # this process is a worker, and its parent ends the job
         return EXIT_OK
     # During the training, the trainer handles stop signals itself, so `Stopped` means that the training has not begun.
-    if is_training and not isinstance(stopped, ScriptStopped):
+    if is_training and not isinstance(stopped, ScriptFailedAfterStop):
         logger.info("stopped by %s before the training began: start it again to train", name)
         return EXIT_OK
     logger.info("stopped by %s", name)

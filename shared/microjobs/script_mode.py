@@ -27,7 +27,7 @@ from typing import IO, Any
 from microjobs import source
 from microjobs.contract import BASE_DIR_VARIABLE, Layout, ResourceConfig, read_training_resource_config
 from microjobs.distributed import Program, count_gpus, launch, make_tf_program, make_torchrun_program
-from microjobs.errors import JobError, PlatformError, ScriptStopped, Stopped, UserError
+from microjobs.errors import JobError, PlatformError, ScriptFailedAfterStop, Stopped, UserError
 from microjobs.interpreter import read_user_paths, take_python_variables
 from microjobs.network import Network
 from microjobs.stopping import stop_request
@@ -79,7 +79,7 @@ def train(program: str) -> None:
         UserError: the program does not exist, or its requirements cannot be installed.
         PlatformError: another host of the job did not start.
         ScriptError: the script failed; the reason is the end of its stderr.
-        ScriptStopped: the script failed after a stop signal.
+        ScriptFailedAfterStop: the script failed after a stop signal.
     """
     layout = Layout.from_environment()
     # The toolkit reads this variable at its import. Without the variable, it may create a folder in the user's home.
@@ -227,7 +227,7 @@ def _execute(script_name: str, command: Sequence[str], cwd: Path) -> None:
         code = process.wait()
         stderr = stderr_reader.read()
     if code != 0 and stop.signal_number is not None:
-        raise ScriptStopped(stop.signal_number)
+        raise ScriptFailedAfterStop(stop.signal_number)
     if code != 0:
         raise ScriptError(format_reason(script_name, code, stderr))
 
@@ -245,7 +245,7 @@ def _execute_on_all_hosts(script_name: str, program: Program, resources: Resourc
             join_seconds=JOIN_SECONDS,
         )
     except Stopped as stopped:
-        raise ScriptStopped(stopped.signal_number) from None
+        raise ScriptFailedAfterStop(stopped.signal_number) from None
 
 
 def _explain(script_name: str, code: int, stderr: str) -> tuple[int, str]:

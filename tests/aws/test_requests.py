@@ -195,9 +195,9 @@ def test_aws_members_of_kinds_match_the_api(kind: Kind) -> None:
     keys = {"VolumeKmsKeyId", "EnableManagedSpotTraining"} & {
         name for shape in list_structures(definition) for name in shape.members
     }
-    assert bool(kind.aws.volume_key) == ("VolumeKmsKeyId" in keys or kind.noun == "EndpointConfig")
+    assert bool(kind.aws.volume_kms_key) == ("VolumeKmsKeyId" in keys or kind.noun == "EndpointConfig")
     assert kind.aws.has_spot == ("EnableManagedSpotTraining" in keys)
-    for path in (kind.aws.instances, kind.aws.network, kind.aws.output_key, kind.aws.volume_key):
+    for path in (kind.aws.instances, kind.aws.network, kind.aws.output_kms_key, kind.aws.volume_kms_key):
         assert find_shape(definition, path)
     assert find_shape(request, kind.aws.job_limits)
 

@@ -40,7 +40,7 @@ def test_damaged_manifest_raises(content: str, tmp_path: Path) -> None:
         bundle.read_bundle(tmp_path)
 
 
-def test_manifest_without_features_raises(tmp_path: Path) -> None:
+def test_manifest_with_zero_features_raises(tmp_path: Path) -> None:
     write_linear_bundle(tmp_path, [1.0], 0.0)
     manifest = tmp_path / bundle.MANIFEST_FILE
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "features": 0}))

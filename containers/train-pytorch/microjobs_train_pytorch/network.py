@@ -42,7 +42,8 @@ def _build_layer(inputs: int, outputs: int) -> nn.Linear:
 
 
 def set_output_bias(network: nn.Module, mean_target: float) -> None:
-    """Let a perceptron predict the mean target at first: the epochs then learn the differences between rows."""
+    """Let the predictions of a perceptron begin near the mean target. The epochs then learn the differences between
+    rows."""
     if isinstance(network, nn.Sequential):
         nn.init.constant_(network[-1].bias, mean_target)
 

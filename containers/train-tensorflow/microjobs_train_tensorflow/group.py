@@ -43,7 +43,7 @@ class Group(group.Group):
         return f"{self.device_count} {kind}s" if self.device_count > 1 else f"the {kind}"
 
     def _sum(self, values: NDArray[Any]) -> NDArray[Any]:
-        # TensorFlow does not sum bytes.
+        # TensorFlow does not sum booleans and 8-bit integers.
         tensor = tf.constant(values.astype(np.int64) if values.dtype.kind in "biu" else values)
         if tensor.dtype not in self._sum_functions:  # the function is traced once for arrays of any length
             signature = [tf.TensorSpec([None], tensor.dtype)]

@@ -18,12 +18,12 @@ FillPipe = Callable[[str, Iterable[bytes]], bool]
 has read everything or has closed the pipe, and False if the host has ended. Raises CannotRunError."""
 
 
-def feed(host: Host, pipes: Sequence[Pipe], fill_pipe: FillPipe) -> Host:
+def fill_pipes(host: Host, pipes: Sequence[Pipe], fill_pipe: FillPipe) -> Host:
     """Fill a host's pipes until the host ends. Use the returned host instead of `host`."""
-    return FedHost(host, pipes, fill_pipe) if pipes else host
+    return HostWithPipes(host, pipes, fill_pipe) if pipes else host
 
 
-class FedHost:
+class HostWithPipes:
     """A host with pipes that are filled while it runs. The host is stopped if a pipe cannot be filled."""
 
     def __init__(self, host: Host, pipes: Sequence[Pipe], fill_pipe: FillPipe) -> None:

@@ -100,7 +100,7 @@ class Dispatcher:
         invocation = Invocation(
             body, headers.get("content-type", ""), headers.get("accept", ""), custom_attributes, headers
         )
-        if self._route_prefix:  # each attribute is read once, because Granian copies it at each access
+        if self._route_prefix:  # otherwise not read, because Granian copies an attribute at each access
             invocation = invocation._replace(method=head.method, path=head.path, query=head.query_string)
         if self._service.is_fast and len(body) <= SMALL_BODY_BYTES:
             self._fast_invocations.append(PendingInvocation(invocation, head, exchange, start_time))
@@ -137,8 +137,8 @@ class Dispatcher:
         """Respond, and discard the body unless the client waits for permission to send it."""
         has_body = headers.get("transfer-encoding", "") or headers.get("content-length", "0") != "0"
         if has_body and not headers.get("expect", ""):
-            # the server starts to discard the body before it responds, because a response without a pending read ends
-            # the exchange
+            # The server starts to read the body before it responds: the response ends the exchange if nothing reads the
+            # body at that time.
             self._body_reader.discard(exchange)
         self._respond(exchange, response)
 

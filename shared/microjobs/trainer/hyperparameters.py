@@ -20,7 +20,7 @@ class TrainerHyperparameters:
         42, "seed of weights and shuffling: the same seed gives the same model", minimum=0, maximum=2**32 - 1
     )
     early_stopping: int = parameter(
-        0, "epochs without a lower test loss after which the training ends; 0: never", minimum=0
+        0, "number of epochs without a lower test loss that ends the training; 0: never", minimum=0
     )
     best_weights: bool = parameter(
         False, "whether the model has the weights with the lowest test loss, not those of the last epoch"

@@ -143,9 +143,9 @@ def test_pointer_highlights_the_nearest_run(compare_page: Page) -> None:
     # the mouse points to the largest loss
     compare_page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + box["height"] * AXIS_TOP)
     expect(compare_page.get_by_label("Highlighted run")).to_have_value("run-0")
-    expect(compare_page.locator(".parallel .front")).to_have_count(1)
+    expect(compare_page.locator(".parallel .highlighted")).to_have_count(1)
     compare_page.get_by_label("Highlighted run").select_option("run-3")
-    expect(compare_page.locator(".scatter .front")).to_have_count(1)
+    expect(compare_page.locator(".scatter .highlighted")).to_have_count(1)
 
 
 def test_range_is_chosen_with_the_pointer_or_with_keys(compare_page: Page) -> None:

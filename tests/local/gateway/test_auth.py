@@ -133,7 +133,7 @@ def test_presigned_address_is_valid_for_at_most_a_week() -> None:
     "header",
     ["Basic dTpw", "AWS4-HMAC-SHA256 Credential=a/b, SignedHeaders=host, Signature=0", "AWS4-HMAC-SHA256", "AWS a:b"],
 )
-def test_authorization_of_another_scheme_is_malformed(header: str) -> None:
+def test_authorization_of_another_scheme_or_without_fields_is_malformed(header: str) -> None:
     assert get_fault(make_request("/", {"Authorization": header}, b"")) == "malformed"
 
 

@@ -265,7 +265,7 @@ class FakeRuntime:
     """A runtime whose hosts are `FakeHost`s. The name of a host's image selects the behaviour of the host."""
 
     name = "fake"
-    machine_address = "127.0.0.1"
+    machine_address = "127.0.0.1"  # see `Runtime` for this attribute and the next one
     machine_address_exists_only_while_hosts_run = False
 
     def __init__(self) -> None:

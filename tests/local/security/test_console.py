@@ -39,7 +39,8 @@ LIST_PATH = f"{API_PATH}sagemaker/ListTrainingJobs"
 
 @pytest.fixture(scope="module")
 def stub_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    """A server whose runtime starts no hosts."""
+    """A server whose runtime starts no hosts. Its home contains what `run_stub_server` writes, such as a log of the job
+    `seen`."""
     with run_stub_server(tmp_path_factory.mktemp("console")) as server:
         yield server
 
@@ -231,7 +232,7 @@ def test_files_are_compressed_and_cached(outsider: Console) -> None:
 
 
 def test_objects_of_buckets_are_sandboxed(stub_server: LocalServer) -> None:
-    """The pages in buckets have the console's address, but must not have its origin."""
+    """The server sends the objects of buckets from the console's address. The sandbox gives them another origin."""
     stub_server.s3.put_object(
         Bucket=stub_server.address.bucket, Key="page.html", Body=b"<script></script>", ContentType="text/html"
     )
@@ -334,7 +335,7 @@ def test_body_for_a_model_must_be_in_base64(console: Console, body: Any) -> None
     assert (answer.status, b"Body" in answer.body) == (400, True)
 
 
-def test_body_for_a_model_needs_a_session_and_has_the_limit_of_its_service(console: Console) -> None:
+def test_body_of_an_invocation_needs_a_session_and_may_have_25_mib(console: Console) -> None:
     request = {"EndpointName": "absent", "Body": base64.b64encode(bytes(2 << 20)).decode()}
     assert console.post(INVOKE_PATH, request, Cookie=None).status == 401
     assert b"Endpoint absent" in console.post(INVOKE_PATH, request).body

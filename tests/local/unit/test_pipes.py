@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Host, Pipe
-from microjobs_orchestrator.local.runtimes.pipes import feed
+from microjobs_orchestrator.local.runtimes.pipes import fill_pipes
 from microjobs_orchestrator.local.runtimes.process.host import fill_pipe
 
 
@@ -48,7 +48,7 @@ def test_each_pipe_gets_the_content_of_one_epoch() -> None:
         return False
 
     pipe = Pipe("/data/train", read_epoch)
-    feed(cast("Host", StoppableHost()), [pipe], record_content)
+    fill_pipes(cast("Host", StoppableHost()), [pipe], record_content)
     assert last_pipe_filled.wait(10)
     assert filled_pipes == [(f"/data/train_{number}", [b"epoch %d" % number]) for number in range(3)]
     assert pipe.get_path(0) == "/data/train_0"
@@ -67,7 +67,7 @@ def test_host_is_ended_if_a_pipe_cannot_be_filled(error: Exception, reason: str,
     def raise_error(*_: Any) -> bool:
         raise error
 
-    host = feed(cast("Host", StoppableHost(code)), [Pipe("/train", read_epoch)], raise_error)
+    host = fill_pipes(cast("Host", StoppableHost(code)), [Pipe("/train", read_epoch)], raise_error)
     result = host.wait()
     assert (result.code, result.pipe_failed) == (expected_code, True)
     assert result.reason == reason
@@ -76,7 +76,7 @@ def test_host_is_ended_if_a_pipe_cannot_be_filled(error: Exception, reason: str,
 def test_host_without_failure_keeps_its_exit() -> None:
     host = StoppableHost(3)
     host.stop(0)
-    assert feed(cast("Host", host), [Pipe("/train", read_epoch)], lambda *_: False).wait() == Exit(3)
+    assert fill_pipes(cast("Host", host), [Pipe("/train", read_epoch)], lambda *_: False).wait() == Exit(3)
 
 
 @pytest.mark.parametrize("exists", [True, False])

@@ -250,7 +250,7 @@ BROKEN_VALUES = {
     "bytes": ("request", b"\xff\xfe\x00"),
     "empty bytes": ("description", b""),
     "text for a time": ("created", "yesterday"),
-    "bytes for a name": ("arn", b"\xff"),
+    "bytes for an ARN": ("arn", b"\xff"),
     "time before 1970": ("created", -1e300),
     "infinite time": ("modified", float("inf")),
 }

@@ -36,10 +36,11 @@ class FakeExchange:
 
     def __init__(self) -> None:
         self.reads: list[FakeRead] = []
-        self.is_complete = False
+        self.is_body_complete = False
         self.responses: list[tuple[int, list[tuple[str, str]], bytes]] = []
 
     def take_body(self) -> bytes | None:
+        """Return None: no body has arrived completely with the head."""
         return None
 
     def read_body(self) -> FakeRead:
@@ -47,7 +48,7 @@ class FakeExchange:
         return self.reads[-1]
 
     def read_chunk(self) -> FakeRead:
-        if self.is_complete:
+        if self.is_body_complete:
             raise StopAsyncIteration
         return self.read_body()
 
@@ -62,7 +63,7 @@ class FakeExchange:
 
     def finish_read(self, content: bytes | BaseException, *, is_last: bool = False) -> None:
         """Finish the current read with content or an error. `is_last`: whether the body has no more content."""
-        self.is_complete = is_last
+        self.is_body_complete = is_last
         self.reads[-1].finish(content)
 
     def finish_body(self) -> None:

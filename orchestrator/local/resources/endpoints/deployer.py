@@ -62,8 +62,10 @@ class Deployable(Protocol):
         """
 
     def closing(self) -> AbstractContextManager[None]:
-        """Return a context for the end of the replicas. No request starts in the context, and all requests have ended
-        after it."""
+        """Return a context manager for the block that stops the replicas.
+
+        No request starts during the block. The end of the block waits until all requests have ended.
+        """
 
     def delete_record(self) -> None: ...
 
@@ -77,7 +79,7 @@ class Deployer:
         self.events = EventQueue()
         self._context = context
         self._kind = kind
-        self._can_roll_back = kind.lifecycle is not None and "RollingBack" in kind.lifecycle.statuses
+        self._has_rollback_status = kind.lifecycle is not None and "RollingBack" in kind.lifecycle.statuses
         self._name = name
         self._resource = resource
         self._fleet = Fleet({}, {})
@@ -268,7 +270,7 @@ class Deployer:
         ]
         batch_size = max(1, ceil(len(planned_replicas) * batch_share))
         for first in range(0, len(missing_replicas), batch_size):
-            self._serve("RollingBack" if self._can_roll_back else "Updating", FailureReason=reason)
+            self._serve("RollingBack" if self._has_rollback_status else "Updating", FailureReason=reason)
             started_replicas = self._start(missing_replicas[first : first + batch_size])
             self._fleet = replace(self._fleet, replicas={**self._fleet.replicas, **started_replicas})
 

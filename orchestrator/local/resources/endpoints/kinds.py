@@ -33,7 +33,7 @@ ENDPOINT_CONFIG = Kind(
     aws_name="endpoint configuration",
     newest_first=True,
     # No `network`: the models of the configuration have the VpcConfig.
-    aws=AwsMembers(instances="ProductionVariants", volume_key="KmsKeyId", quota="endpoint"),
+    aws=AwsMembers(instances="ProductionVariants", volume_kms_key="KmsKeyId", quota="endpoint"),
 )
 ENDPOINT = Kind(
     arn_type="endpoint",

@@ -262,7 +262,7 @@ class LoadedModels:
 
 
 class _LoadingSpace:
-    """The disk and the memory for one model while it is loaded; see `model_loader.ModelSpace`."""
+    """The disk and the memory for one model during its load; see `model_loader.ModelSpace`."""
 
     def __init__(self, models: LoadedModels, entry: LoadedModel, deadline: float) -> None:
         self._models = models

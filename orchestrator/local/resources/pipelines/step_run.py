@@ -17,10 +17,15 @@ MAX_REASON_CHARACTERS = 1024
 MAX_STEPS = 100_000
 """Maximum number of steps that are read for one execution."""
 
-REQUEST, RESOURCE, OUTPUTS, RETRY_TIME = "Request", "Resource", "Outputs", "RetryTime"
-"""Keys of the internal state. Their values are the resolved arguments, the name of the created resource (for a model
-package, its ARN), the outputs of a step that creates no resource (for a ForEach step, its items), and the time of the
-next attempt."""
+# Keys of the internal state:
+REQUEST = "Request"
+"""The resolved arguments."""
+RESOURCE = "Resource"
+"""The name of the created resource. For a model package, its ARN."""
+OUTPUTS = "Outputs"
+"""The outputs of a step that creates no resource. For a ForEach step, its items."""
+RETRY_TIME = "RetryTime"
+"""The time of the next attempt."""
 
 
 class StepStatus(StrEnum):
@@ -154,7 +159,7 @@ def list_steps(state: State, execution_id: str, *, descending: bool = True) -> l
 
 
 def reset_step(state: State, record: Record) -> None:
-    """Prepare a step that did not succeed for another start.
+    """Prepare another start of a step that did not succeed.
 
     A ForEach step keeps its items and the iterations that succeeded.
     """

@@ -11,7 +11,7 @@ PROCESSING_JOB = Kind(
     aws=AwsMembers(
         instances="ProcessingResources.ClusterConfig",
         network="NetworkConfig.VpcConfig",
-        output_key="ProcessingOutputConfig.KmsKeyId",
-        volume_key="ProcessingResources.ClusterConfig.VolumeKmsKeyId",
+        output_kms_key="ProcessingOutputConfig.KmsKeyId",
+        volume_kms_key="ProcessingResources.ClusterConfig.VolumeKmsKeyId",
     ),
 )

@@ -32,8 +32,8 @@ TRAINING_JOB = Kind(
     aws=AwsMembers(
         instances="ResourceConfig",
         network="VpcConfig",
-        output_key="OutputDataConfig.KmsKeyId",
-        volume_key="ResourceConfig.VolumeKmsKeyId",
+        output_kms_key="OutputDataConfig.KmsKeyId",
+        volume_kms_key="ResourceConfig.VolumeKmsKeyId",
         has_spot=True,
     ),
 )

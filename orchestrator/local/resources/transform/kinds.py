@@ -12,7 +12,7 @@ TRANSFORM_JOB = Kind(
     newest_first=True,
     aws=AwsMembers(
         instances="TransformResources",
-        output_key="TransformOutput.KmsKeyId",
-        volume_key="TransformResources.VolumeKmsKeyId",
+        output_kms_key="TransformOutput.KmsKeyId",
+        volume_kms_key="TransformResources.VolumeKmsKeyId",
     ),
 )

@@ -55,11 +55,11 @@ class Forwarding:
                     return  # no carrier can start, because the guard has ended
                 logger.debug("no carrier starts in %s: %s", guard.name, error)
             else:
-                if self._await_connection(connection):
+                if self._await_client(connection):
                     continue
             self._is_closed.wait(RETRY_DELAY_SECONDS)
 
-    def _await_connection(self, connection: socket.socket) -> bool:
+    def _await_client(self, connection: socket.socket) -> bool:
         """Wait until a client has connected to a carrier, and connect the carrier to the port. Return False if the
         carrier ended first."""
         self._waiting_connections.add(connection)

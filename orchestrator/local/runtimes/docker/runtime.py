@@ -192,7 +192,7 @@ class DockerRuntime:
             container.remove(force=True, v=True)
             return self._launch(plan, host, guard, options)
         fill_pipe = functools.partial(container_pipes.fill_pipe, container, pipe_paths)
-        return pipes.feed(DockerHost(container, _make_connector(container, guard)), host.pipes, fill_pipe)
+        return pipes.fill_pipes(DockerHost(container, _make_connector(container, guard)), host.pipes, fill_pipe)
 
     def _create(
         self, plan: Plan, host: HostPlan, options: Mapping[str, Any], overlaid_inputs: Sequence[Input]

@@ -103,7 +103,7 @@ class ProcessRuntime:
                 raise MachineFailedError(f"{plan.name} cannot be started: {error}") from error
             raise
         return [
-            pipes.feed(process_host, host_plan.pipes, process_host.fill_pipe)
+            pipes.fill_pipes(process_host, host_plan.pipes, process_host.fill_pipe)
             for host_plan, process_host in zip(plan.hosts, hosts, strict=True)
         ]
 

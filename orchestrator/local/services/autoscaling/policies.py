@@ -17,8 +17,8 @@ from microjobs_orchestrator.local.metrics.statistics import Statistics
 from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.resources.endpoints.invocation_metrics import NAMESPACE
 from microjobs_orchestrator.local.services.autoscaling.scalable_resources import (
-    COMPONENT_DIMENSION,
-    VARIANT_DIMENSION,
+    COMPONENT_SCALABLE_DIMENSION,
+    VARIANT_SCALABLE_DIMENSION,
     ScalableResource,
 )
 
@@ -44,19 +44,19 @@ class PredefinedMetric:
 
     measured_quantity: str
     """`INVOCATIONS` or `CONCURRENCY`."""
-    dimension: str
+    scalable_dimension: str
     """The scalable dimension for which the metric can be used."""
     period: int = PERIOD_SECONDS
 
 
 PREDEFINED_METRICS: Mapping[str, PredefinedMetric] = {
-    "SageMakerVariantInvocationsPerInstance": PredefinedMetric(INVOCATIONS, VARIANT_DIMENSION),
-    "SageMakerInferenceComponentInvocationsPerCopy": PredefinedMetric(INVOCATIONS, COMPONENT_DIMENSION),
+    "SageMakerVariantInvocationsPerInstance": PredefinedMetric(INVOCATIONS, VARIANT_SCALABLE_DIMENSION),
+    "SageMakerInferenceComponentInvocationsPerCopy": PredefinedMetric(INVOCATIONS, COMPONENT_SCALABLE_DIMENSION),
     "SageMakerVariantConcurrentRequestsPerModelHighResolution": PredefinedMetric(
-        CONCURRENCY, VARIANT_DIMENSION, SHORT_PERIOD_SECONDS
+        CONCURRENCY, VARIANT_SCALABLE_DIMENSION, SHORT_PERIOD_SECONDS
     ),
     "SageMakerInferenceComponentConcurrentRequestsPerCopyHighResolution": PredefinedMetric(
-        CONCURRENCY, COMPONENT_DIMENSION, SHORT_PERIOD_SECONDS
+        CONCURRENCY, COMPONENT_SCALABLE_DIMENSION, SHORT_PERIOD_SECONDS
     ),
 }
 

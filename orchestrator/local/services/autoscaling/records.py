@@ -24,14 +24,14 @@ def find_target(state: State, request: Request) -> Record:
     """Return a target. Raise ServiceError ObjectNotFoundException if it does not exist."""
     record = state.get(TARGET_KIND, make_target_name(request))
     if record is None:
-        subject, dimension = f"scalable target {request['ResourceId']}", request["ScalableDimension"]
-        raise make_missing_error(subject, dimension, "DescribeScalableTargets")
+        subject, scalable_dimension = f"scalable target {request['ResourceId']}", request["ScalableDimension"]
+        raise make_missing_error(subject, scalable_dimension, "DescribeScalableTargets")
     return record
 
 
-def make_missing_error(subject: str, dimension: str, operation: str) -> ServiceError:
+def make_missing_error(subject: str, scalable_dimension: str, operation: str) -> ServiceError:
     """Return the error for a missing target or policy. `operation` lists the existing ones."""
-    message = f"No {subject} is registered for scalable dimension {dimension}: see {operation}."
+    message = f"No {subject} is registered for scalable dimension {scalable_dimension}: see {operation}."
     return ServiceError("ObjectNotFoundException", message)
 
 

@@ -10,8 +10,8 @@ from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.inference_components.kinds import INFERENCE_COMPONENT
 from microjobs_orchestrator.local.state import State
 
-VARIANT_DIMENSION = "sagemaker:variant:DesiredInstanceCount"
-COMPONENT_DIMENSION = "sagemaker:inference-component:DesiredCopyCount"
+VARIANT_SCALABLE_DIMENSION = "sagemaker:variant:DesiredInstanceCount"
+COMPONENT_SCALABLE_DIMENSION = "sagemaker:inference-component:DesiredCopyCount"
 VARIANT_ID_PATTERN = re.compile(r"endpoint/(?P<endpoint>[^/]+)/variant/(?P<variant>[^/]+)")
 COMPONENT_ID_PATTERN = re.compile(r"inference-component/(?P<component>[^/]+)")
 
@@ -90,11 +90,13 @@ class Component:
         return "UpdateInferenceComponentRuntimeConfig", request
 
 
-def parse_resource_id(resource_id: str, dimension: str) -> ScalableResource:
+def parse_resource_id(resource_id: str, scalable_dimension: str) -> ScalableResource:
     """Return the resource with an id and a scalable dimension. Raise ServiceError for an invalid id."""
-    if dimension == VARIANT_DIMENSION and (match := VARIANT_ID_PATTERN.fullmatch(resource_id)):
+    if scalable_dimension == VARIANT_SCALABLE_DIMENSION and (match := VARIANT_ID_PATTERN.fullmatch(resource_id)):
         return Variant(**match.groupdict())
-    if dimension == COMPONENT_DIMENSION and (match := COMPONENT_ID_PATTERN.fullmatch(resource_id)):
+    if scalable_dimension == COMPONENT_SCALABLE_DIMENSION and (match := COMPONENT_ID_PATTERN.fullmatch(resource_id)):
         return Component(**match.groupdict())
-    form = "endpoint/NAME/variant/NAME" if dimension == VARIANT_DIMENSION else "inference-component/NAME"
-    raise ServiceError("ValidationException", f"ResourceId {resource_id} must be {form} for {dimension}.")
+    form = (
+        "endpoint/NAME/variant/NAME" if scalable_dimension == VARIANT_SCALABLE_DIMENSION else "inference-component/NAME"
+    )
+    raise ServiceError("ValidationException", f"ResourceId {resource_id} must be {form} for {scalable_dimension}.")

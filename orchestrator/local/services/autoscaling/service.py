@@ -151,13 +151,16 @@ def _check_policy(request: Request) -> None:
         raise _make_error(f"{CONFIG_MEMBER} must have exactly one of {PREDEFINED_MEMBER} and {CUSTOMIZED_MEMBER}.")
     if config["TargetValue"] <= 0:
         raise _make_error(f"TargetValue {config['TargetValue']:g} must be greater than 0.")
-    metric, dimension = TargetTracking(request["PolicyName"], config, speed=1).metric, request["ScalableDimension"]
-    if isinstance(metric, PredefinedMetric) and metric.dimension != dimension:
-        raise _make_error(f"The PredefinedMetricType does not fit the scalable dimension {dimension}.")
+    metric, scalable_dimension = (
+        TargetTracking(request["PolicyName"], config, speed=1).metric,
+        request["ScalableDimension"],
+    )
+    if isinstance(metric, PredefinedMetric) and metric.scalable_dimension != scalable_dimension:
+        raise _make_error(f"The PredefinedMetricType does not fit the scalable dimension {scalable_dimension}.")
 
 
 def _make_page(items: Sequence[Mapping[str, Any]], request: Request, member: str) -> Response:
-    """Return the requested page of the items that have the resource and the dimension of the request."""
+    """Return the requested page of the items that have the resource and the scalable_dimension of the request."""
     filters = {name: request[name] for name in ("ResourceId", "ScalableDimension") if name in request}
     selected_items = [item for item in items if all(item[name] == value for name, value in filters.items())]
     page, token = cut_page(selected_items, request, default_limit=50, code="InvalidNextTokenException")

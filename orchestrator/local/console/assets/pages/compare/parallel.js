@@ -31,7 +31,7 @@ export function Parallel({ runs, axes, chosenNames, highlightedName, onHighlight
   const lines = runs.map((run) => ({ name: run.name, points: axes.map(({ name, scale }) => scale.toPosition(run.values[name] ?? "")) }));
   const chosenLines = lines.filter((line) => chosenNames.has(line.name));
   const highlightNearest = (event) => onHighlight(findNearest(chosenLines, axes.length, locate(event)));
-  const frontLine = lines.find((line) => line.name === highlightedName);
+  const highlightedLine = lines.find((line) => line.name === highlightedName);
   const names = axes.map((axis) => axis.name).join(", ");
   return html`
     <svg class="parallel" ref=${svg} viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" onPointerMove=${highlightNearest} onPointerLeave=${() => onHighlight("")}
@@ -39,7 +39,7 @@ export function Parallel({ runs, axes, chosenNames, highlightedName, onHighlight
       ${lines.map((line) => html`
         <path key=${line.name} class=${chosenNames.has(line.name) ? "line" : "line other"} d=${makePath(line.points)} />
       `)}
-      ${frontLine && html`<path class="line front" d=${makePath(frontLine.points)} />`}
+      ${highlightedLine && html`<path class="line highlighted" d=${makePath(highlightedLine.points)} />`}
       ${axes.map((axis, index) => html`
         <${Axis} key=${axis.name} ...${axis} x=${toX(index, axes.length)} locate=${locate} onRange=${(range) => onRange(axis.name, range)} />
       `)}

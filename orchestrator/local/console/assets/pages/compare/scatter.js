@@ -49,7 +49,7 @@ function Points({ runs, xName, yName, highlightedName, onHighlight }) {
       <text x=${MARGIN} y="14" text-anchor="middle">${yName}${yScale.isLog ? " (log)" : ""}</text>
       ${points.map(({ name, left, top }) => html`
         <g key=${name} onPointerEnter=${() => onHighlight(name)} onPointerLeave=${() => onHighlight("")}>
-          <title>${name}</title><circle class=${name === highlightedName ? "front" : ""} cx=${left} cy=${top} r="5" />
+          <title>${name}</title><circle class=${name === highlightedName ? "highlighted" : ""} cx=${left} cy=${top} r="5" />
           ${isLabeled(name) && html`<text x=${left + 8} y=${top - 6}>${name}</text>`}
         </g>
       `)}

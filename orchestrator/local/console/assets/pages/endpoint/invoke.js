@@ -1,10 +1,10 @@
-// Requests to an endpoint: at once, as a stream, or into the queue of an asynchronous endpoint.
+// Requests to an endpoint: with a whole response, with a response stream, or into the queue of an asynchronous endpoint.
 
 import { ApiError, call, send } from "../../lib/api.js";
 
 const MEMBERS = ["ContentType", "Accept", "TargetVariant", "InferenceComponentName", "TargetModel", "TargetContainerHostname"];
 const SENDERS_BY_MODE = {
-  once: async (request, setResponseBytes) => {
+  whole: async (request, setResponseBytes) => {
     const response = await call("sagemaker-runtime", "InvokeEndpoint", request);
     setResponseBytes(decode(response.Body));
     return response;
@@ -18,7 +18,7 @@ const SENDERS_BY_MODE = {
 
 /** Send the request of a form; return `{seconds, response}` or `{seconds, error}`.
  *
- * @param mode `once`, `stream` or `queue`.
+ * @param mode `whole`, `stream` or `queue`.
  * @param setResponseBytes called with the bytes of the response. While a stream is open: with the bytes that have arrived.
  *   It is not called in the mode `queue`. The response is then `{output, failure}`, the S3 addresses of the objects.
  */

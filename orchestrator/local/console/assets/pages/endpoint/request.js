@@ -6,7 +6,7 @@ import { invoke } from "./invoke.js";
 import { Result } from "./result.js";
 
 const TYPES = ["application/json", "text/csv", "application/jsonlines", "text/plain", "application/x-npy", "application/octet-stream"];
-const MODES = { once: "at once", stream: "as a stream" };
+const MODES = { whole: "as a whole", stream: "as a stream" };
 const IDLE = { isSending: false, responseBytes: null, result: null };
 
 export function RequestForm({ endpoint, variants, components, isAsynchronous }) {
