@@ -195,7 +195,7 @@ TRUST_POLICY: Json = {
 
 
 def make_statements(repositories: Iterable[str]) -> list[Json]:
-    """Return the permissions of the role. A resource is `*` only if the action accepts no narrower resource."""
+    """Return the permissions of the role. A resource is `*` only if a narrower resource is not possible."""
     logs = "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group:/aws/sagemaker/*"
     return [
         _allow(

@@ -1,7 +1,7 @@
 """The part of a registry's HTTP API that reads the manifest of a tag.
 
-https://github.com/opencontainers/distribution-spec/blob/main/spec.md and, for tokens,
-https://distribution.github.io/distribution/spec/auth/token/
+The API: https://github.com/opencontainers/distribution-spec/blob/main/spec.md
+Tokens: https://distribution.github.io/distribution/spec/auth/token/
 """
 
 import hashlib

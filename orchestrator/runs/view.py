@@ -113,7 +113,7 @@ class View(ABC):
     def find(self, name: str) -> tuple[Kind, Members]:
         """Return the kind and the description of the resource with this name.
 
-        If resources of several kinds have the name, one in a transitional status comes first, such as InProgress.
+        If resources of several kinds have the name, prefer a resource in a transitional status, such as InProgress.
 
         Raises:
             UsageError: no resource has the name.

@@ -10,7 +10,7 @@ from microjobs.arrays import Floats
 from microjobs.columns import ONE_HOT, CategoricalColumn, FittedColumns, NumericColumn
 
 Codes = NDArray[np.int64]
-"""Array with one code per row: the index of a category, or one of the following values."""
+"""Array with one code per row: the index of a category, UNKNOWN_CODE or MISSING_CODE."""
 UNKNOWN_CODE, MISSING_CODE = -1, -2
 
 
@@ -60,7 +60,7 @@ def scale_numbers(column: NumericColumn, values: Floats) -> Floats:
 
 
 def check_numbers(name: str, values: Floats, *, allow_missing: bool = False) -> None:
-    """Raise BadCellError if a value is infinite, or NaN unless missing values are allowed."""
+    """Raise BadCellError if a value is infinite, or if a value is NaN and missing values are not allowed."""
     is_bad = np.isinf(values) if allow_missing else ~np.isfinite(values)
     if is_bad.any():
         row = int(np.argmax(is_bad))

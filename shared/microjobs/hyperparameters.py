@@ -71,7 +71,7 @@ def load(declaration: type[T], values: Mapping[str, str]) -> T:
 
 
 def describe(declaration: type[Any]) -> list[dict[str, Any]]:
-    """Return one mapping per hyperparameter, of JSON values, for `--help`, the image's label and the orchestrator."""
+    """Return one mapping of JSON values per hyperparameter, for `--help`, the image's label and the orchestrator."""
     types = typing.get_type_hints(declaration)
     return [
         {"name": field.name, "type": types[field.name].__name__, "default": field.default}

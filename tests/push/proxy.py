@@ -9,7 +9,7 @@ NOT_FOUND = (
     b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\n"
     b"Content-Length: 8\r\nConnection: close\r\n\r\nno route"
 )
-"""A gateway's response, after which the engine stops at once. Without a response, the engine retries for 50 s."""
+"""A gateway's response, after which the engine immediately gives up. Without a response, it retries for 50 seconds."""
 
 
 class Proxy:

@@ -1,7 +1,8 @@
 """The protocol of the console's operations: AWS JSON for all services.
 
-If a blob is the whole body in the service's own protocol, such as Body of InvokeEndpoint, the console's protocol has a
-member with this name: a text in base64. An event stream is a sequence of lines, and each line is a JSON object.
+In the service's own protocol, a blob can be the whole body, such as `Body` of InvokeEndpoint. In the console's
+protocol, such a blob is a member of the JSON object: a text in base64. An event stream is a sequence of lines, and each
+line is a JSON object.
 """
 
 import base64

@@ -84,7 +84,7 @@ class Registry:
                 logger.exception("could not notify the owner of %s", job.plan_name)
 
     def _notify_owner(self, record: Record) -> None:
-        """Notify the owner of a resource, if it runs, that the resource's status has changed or its thread has ended.
+        """Tell the owner of a resource, if the owner runs, that the resource's status changed or its thread ended.
 
         The state calls this method in a transaction, before the hosts of an ended job are removed. The method must not
         wait for the lock, because the thread that holds the lock may wait for the state.

@@ -1,4 +1,4 @@
-"""Checks that CloudWatch's requests for statistics share."""
+"""The checks that are common to CloudWatch's operations for statistics."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

@@ -28,7 +28,8 @@ def parse_text(shape: Shape, text: str) -> Any:
 
 
 def parse_integer(text: str) -> int:
-    """Parse decimal digits. Python's own parser accepts `1_0` and digits of other scripts, and any length.
+    """Parse decimal digits. Python's own parser also accepts `1_0`, digits of other scripts, and thousands of
+    digits.
 
     Raises:
         ValueError: the text is not an integer of at most MAX_DIGITS digits.

@@ -163,7 +163,10 @@ def _get_key(form: Form) -> str:
 
 
 def _get_headers(form: Form) -> dict[str, str]:
-    """Return the form's fields as headers of PutObject. Raises ServiceError NotImplemented for other fields."""
+    """Return the form's fields as headers of PutObject.
+
+    Raises ServiceError NotImplemented if PutObject has no such header.
+    """
     headers = {name: value for name, value in form.fields.items() if name not in NON_HEADER_FIELDS | UNSIGNED_FIELDS}
     if "acl" in headers:
         headers["x-amz-acl"] = headers.pop("acl")
@@ -196,7 +199,7 @@ def _make_response(form: Form, bucket: str, key: str, etag: str, url: str) -> Re
 
 
 def _is_web_address(text: str) -> bool:
-    """Return whether S3 redirects to a text. It ignores texts that it cannot interpret."""
+    """Return whether S3 redirects to this address. S3 ignores texts that are not web addresses."""
     try:
         return urlsplit(text).scheme in ("http", "https") and text.isprintable()
     except ValueError:  # such as `http://[`

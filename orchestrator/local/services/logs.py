@@ -183,7 +183,7 @@ def _format_event(event: LogEvent) -> dict[str, Any]:
 def _merge_events(
     streams: Mapping[str, LogStream], positions: Mapping[str, int], is_candidate: Callable[[bytes], bool] | None
 ) -> Iterator[tuple[str, LogEvent]]:
-    """Yield the names of streams and their events after the positions, sorted by time. Skip events that are not
+    """Yield each event after the positions, with the name of its stream, sorted by time. Skip events that are not
     candidates."""
 
     def read(name: str, stream: LogStream) -> Iterator[LogEvent]:
@@ -202,8 +202,9 @@ byte of a control character."""
 def _parse_pattern(text: str) -> tuple[Callable[[str], bool], Callable[[bytes], bool] | None]:
     """Parse a filter pattern: `a "b c" -d` requires `a` and `b c` without `d`, and `?a ?b` requires `a` or `b`.
 
-    Return two functions. The first function returns whether a message matches. The second one is faster, and returns
-    whether the message of a record in the log file may match. It is None if every message may match.
+    Return two functions. The first function returns whether a message matches. The second function is faster: it
+    returns whether the message of a record in the log file may match. The second function is None if the bytes of a
+    record cannot exclude a match.
     """
     if text.strip().startswith(("{", "[", "%")):
         raise _make_parameter_error(f'filterPattern {text!r} is not supported: use terms, such as ERROR or "disk full"')

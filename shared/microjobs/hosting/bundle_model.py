@@ -29,7 +29,7 @@ HEADERS = {name: [("content-type", name)] for name in FORMATS}
 
 
 class BundleModel:
-    """A bundle's model. It is run a few times when it is loaded, so that the first client does not wait.
+    """A bundle's model. The constructor runs the model a few times, so that the first client does not wait.
 
     Args:
         is_batched: whether to measure if batches are faster. The measurement costs memory, because ONNX Runtime keeps

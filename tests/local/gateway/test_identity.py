@@ -80,7 +80,7 @@ def _make_expired_session() -> dict[str, Any]:
 
 
 def _make_extended_session() -> dict[str, Any]:
-    """Return expired credentials, and change the expiry in their token to a later time."""
+    """Return expired credentials with a forged token: its expiry is later, but its signature is the original one."""
     session_credentials = dict(temporary_credentials.issue(CREDENTIALS, Caller(ROLE, "x"), seconds=-1))
     content = base64.b64decode(str(session_credentials["SessionToken"]))
     changed_content = content[:-32].replace(b'"expiry":1', b'"expiry":9') + content[-32:]

@@ -296,7 +296,8 @@ def test_model_that_is_loaded_already_is_used(endpoint: MultiModelEndpoint) -> N
     endpoint.start()
     endpoint.put("a")
     endpoint.models_behaviour.load_status = 409
-    # After 409, the server sends the request. This container has not loaded the model, so the request fails.
+    # Status 409 means that the model is loaded already, so the server sends the request. This container has not loaded
+    # the model, so the request fails.
     assert "no such model" in endpoint.read_error("a").message
     endpoint.models_behaviour.load_status = 200
     assert endpoint.invoke("a") == "a:x"

@@ -260,8 +260,8 @@ def test_search_inherits_results_within_its_ranges() -> None:
 
 
 def count_reports(objectives: Mapping[str, float], minimum: int = 1, maximum: int = 9) -> dict[str, int]:
-    """Run one trial after another, each of which always reports its objective. Return how many times each trial reports
-    before Hyperband stops it."""
+    """Run the trials one after another. Each trial always reports the same objective. Return how many times each trial
+    reports before Hyperband stops it."""
     search = TrialSearch(
         "Hyperband", (UNIT_RANGE,), minimise=True, seed=1, resources=HyperbandResources(minimum, maximum)
     )

@@ -200,7 +200,7 @@ class Deployer:
             started_replicas = {**self._next_fleet.replicas, **self._start(missing_replicas, deadline=deadline)}
             self._next_fleet = Fleet(deployment, started_replicas, share=float(share))
             self._fleet = replace(self._fleet, share=float(1 - share))
-            if share < 1 or policy.has_waiting_times:  # otherwise, the new deployment serves at once, see below
+            if share < 1 or policy.has_waiting_times:  # otherwise, the last `_serve` below moves all requests
                 self._serve("Updating")
             self._bake(policy.baking_seconds, kept_replicas, deadline, policy.alarms)
             if policy.is_rolling:

@@ -19,7 +19,7 @@ from microjobs_orchestrator.local.resources.operations import Handler, Operation
 from microjobs_orchestrator.local.state import Record
 
 VERSION_RANGES = {"Unversioned": (0, 0), "Versioned": (1, float("inf")), "Both": (0, float("inf"))}
-"""The first and the last version, by ModelPackageType."""
+"""The lowest and the highest version to list, by ModelPackageType. Version 0 is a package without a group."""
 
 CARD = "ModelCard"
 CARD_METADATA = (

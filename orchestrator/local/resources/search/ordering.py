@@ -46,7 +46,8 @@ class Order:
         return (TEXT_RANK, 0.0, value) if isinstance(value, str) else (NUMBER_RANK, float(value), "")
 
     def is_after(self, key: SortKey, position: SortKey | None) -> bool:
-        """Return whether a resource comes after a position: the last resource of the previous page, or None."""
+        """Return whether a key comes after a position: the key of the last resource on the previous page, or None for
+        the first page."""
         return position is None or (key < position if self._is_descending else key > position)
 
     def take_first(self, items: Iterable[tuple[SortKey, Item]], count: int) -> list[tuple[SortKey, Item]]:

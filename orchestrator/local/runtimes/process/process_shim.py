@@ -4,9 +4,10 @@
 
 The program also sees FOLDER at PATH, if the kernel allows mount namespaces.
 
-Each line of the log has the time at which a line of output was read, in microseconds, and the line. A very long line of
-output is split, after a carriage return if it has one. If the line continues in the next line of the log, a `+` follows
-the time. After each write to the log the shim writes a byte to stdout, so that the server need not poll the log.
+Each line of the log has the time at which a line of output was read, in microseconds since 1970, and the line. A very
+long line of output is split. If it contains a carriage return, it is split after its last one, and a `+` after the time
+shows that it continues in the next line of the log. Otherwise, its parts become separate lines. After each write to the
+log, the shim writes a byte to stdout, so that the server need not poll the log.
 
 A number on stdin ends the program: the shim sends SIGTERM, and SIGKILL after that many seconds. When stdin closes, the
 server has ended, so the shim ends the program, too. As in a container, no process that the program started outlives the
@@ -76,7 +77,10 @@ class Log:
 
 
 class Shim:
-    """Runs a program until its last process has ended. `prepare` is called in the program's process."""
+    """Runs a program, and then kills the processes that it started and that still run.
+
+    `prepare` is called in the program's process, before the program starts.
+    """
 
     def __init__(self, command: Sequence[str], log: Log, prepare: Callable[[], None] = lambda: None) -> None:
         self._log = log

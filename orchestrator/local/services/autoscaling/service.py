@@ -56,7 +56,7 @@ class ApplicationAutoScaling:
         }
 
     def register_target(self, request: Request) -> Response:
-        """Add a target, or change the members of an existing target that the request contains."""
+        """Add a target. If the target exists, change those of its members that the request contains."""
         resource = parse_resource_id(request["ResourceId"], request["ScalableDimension"])
         if resource.read(self._state) is None:
             message = f"{request['ResourceId']} does not exist, or has no {resource.capacity_noun}: create it first."
@@ -160,7 +160,8 @@ def _check_policy(request: Request) -> None:
 
 
 def _make_page(items: Sequence[Mapping[str, Any]], request: Request, member: str) -> Response:
-    """Return the requested page of the items that have the resource and the scalable_dimension of the request."""
+    """Return the requested page of the items. If the request names a resource or a scalable dimension, skip items of
+    other resources or dimensions."""
     filters = {name: request[name] for name in ("ResourceId", "ScalableDimension") if name in request}
     selected_items = [item for item in items if all(item[name] == value for name, value in filters.items())]
     page, token = cut_page(selected_items, request, default_limit=50, code="InvalidNextTokenException")

@@ -34,8 +34,8 @@ VERSION = "2020-12-01"
 MAX_CHARACTERS = 1 << 20
 """Maximum number of characters of a definition, as in a response of DescribePipeline."""
 MAX_DEPTH = 200
-"""Maximum depth of nested objects and arrays. It prevents an overflow of a thread's stack. Each Condition step in
-a branch needs four levels."""
+"""Maximum depth of nested objects and arrays. It prevents an overflow of a thread's stack. A Condition step adds three
+levels: the step, its arguments, and the list of the steps in a branch."""
 MAX_PARAMETERS = 200
 """Maximum number of parameters, as in a request of StartPipelineExecution."""
 MAX_CONCURRENCY = 50
@@ -51,8 +51,8 @@ def parse_definition(text: str) -> Definition:
     """Parse a definition.
 
     Raises:
-        ValidationError: the text is not the JSON of a definition. The message names the step and the member, and the
-            nearest known name.
+        ValidationError: the text is not the JSON of a definition. The message names the step and the member. If a name
+            is unknown, the message also contains the most similar known name.
     """
     root = Structure(_parse_json(text), "the definition", _MEMBERS, required_members=("Version", "Steps"))
     if root.read_text("Version") != VERSION:
@@ -209,8 +209,8 @@ def _parse_output_parameter(value: Any, place: str) -> OutputParameter:
 
 
 def _split_arguments(step_type: StepType, step: Structure) -> tuple[Mapping[str, Any], dict[str, tuple[Step, ...]]]:
-    """Return the arguments of a step without the contained steps, and the contained steps by the names of the fields of
-    `Step`."""
+    """Return the arguments of a step without the contained steps. Also return the contained steps, by the name of the
+    field of `Step` that holds them, such as `if_steps`."""
     if step_type is StepType.CONDITION:
         return _split_condition(
             Structure(step.read_object("Arguments"), step.locate_member("Arguments"), _CONDITION_MEMBERS)

@@ -211,7 +211,7 @@ class EndpointConfigRunner(ResourceRunner):
         return request if self._facts.name_member in request else super()._complete_request(run, request)
 
     def _is_created(self, run: StepRun) -> bool:
-        # A configuration that is older than the step has the requested name, but another step or client created it.
+        # If a configuration with the requested name is older than the step, another step or a client created it.
         record = self._find_record(run)
         return record is not None and record.created >= float(run.record.description["StartTime"])
 
