@@ -1,4 +1,6 @@
-"""A loop over batches with ONNX Runtime's default settings: loads rows, predicts, saves predictions and seconds.
+"""A loop over batches with ONNX Runtime's default settings: loads rows, predicts, and saves the predictions.
+
+It also saves the seconds that these steps take.
 
 Arguments: MODEL ROWS OUTPUT BATCH_SIZE.
 """

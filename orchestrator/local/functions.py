@@ -29,7 +29,8 @@ MAX_ERROR_BYTES = 1 << 14
 """Maximum number of bytes that are kept from the end of a function's error output."""
 CHUNK_BYTES = 1 << 16
 OUTPUT_GRACE_SECONDS = 5.0
-"""Seconds for reading the rest of the output after the end of a function."""
+"""After the end of a function, processes that it started may keep its output open. After this number of seconds, the
+server stops reading the output."""
 
 _CALLING_PROGRAM = """
 import importlib, importlib.util, json, sys
@@ -118,7 +119,7 @@ class FunctionRun:
         return _parse_result(self._output.decode(errors="replace"))
 
     def _read_output(self) -> None:
-        """Keep the output of the function. End a function that prints too much for the server's memory."""
+        """Keep the output of the function. End a function that prints more than MAX_OUTPUT_BYTES."""
         for chunk in _read_chunks(self._process.stdout):
             self._output += chunk
             if len(self._output) > MAX_OUTPUT_BYTES:

@@ -94,7 +94,7 @@ class LogStream:
             self.note(HOST_START)
 
     def count_host_lines(self) -> int:
-        """Return the number of lines of the current host."""
+        """Return the number of lines that the current host printed. Lines of the server do not count."""
         if self.size() == 0:
             return 0
         with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -117,8 +117,8 @@ class LogStream:
                 last, start = event.time, event.end
 
     def find(self, start: int, is_candidate: Callable[[bytes], bool]) -> Iterator[LogEvent]:
-        """Yield the candidates among the complete records from an offset on. Also yield one other record per
-        `_STRIDE_BYTES`, which shows the progress of the search.
+        """Yield the candidates among the complete records from an offset on. After each `_STRIDE_BYTES`
+        without a candidate, also yield the next record, to show the progress of the search.
 
         Args:
             is_candidate: receives the bytes of a record. It does not receive an event, because making an event of each

@@ -32,7 +32,8 @@ MAX_THREADS = 32
 """Maximum number of threads. More threads would wait for memory bandwidth, and each thread needs memory for some
 blocks."""
 MIN_COLUMN_BLOCK_ROWS = 512
-"""Minimum number of rows in a column-major block, because such a block needs one read per column."""
+"""Minimum number of rows in a column-major block. Such a block needs one read per column, so smaller blocks would need
+many short reads."""
 MAX_FOLD_ROWS, MAX_FOLD_WIDTH = 64, 256
 """`fold_rows` joins up to MAX_FOLD_ROWS rows of a block that is narrower than MAX_FOLD_WIDTH."""
 HEADER_BYTES = 12 + 10_000

@@ -72,7 +72,7 @@ class Servers:
             self._start(name, serve_worker, self._settings, scheduler_url, number, worker_count)
 
     def wait_for_announcement(self, stop: StopRequest) -> str | None:
-        """Wait for the scheduler's next announcement, and return its URL. Return None on a stop request.
+        """Wait for the scheduler's next announcement, and return the scheduler's URL. Return None on a stop request.
 
         The first announcement means that the scheduler listens, the second that the workers of all hosts are connected.
 

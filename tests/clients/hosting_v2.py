@@ -65,7 +65,7 @@ class SdkClassClient(Boto3Client):
         """Return the SDK's object for the model of a version."""
         name, archives = f"{self.make_name(kind)}-{version}", kind.archives[version]
         common = {"env": ENVIRONMENT, "sagemaker_session": self._session}
-        if kind.name == "multi-model":  # its only "archive" is a prefix of archives, and ends with a slash
+        if kind.name == "multi-model":  # `archives` has one item: a prefix, which ends with a slash
             model = Model(self.settings.image, role=self.settings.role, **common)
             models = MultiDataModel(name, f"{self.settings.uri}/{name}/", model=model, sagemaker_session=self._session)
             models.add_model(self.settings.make_archive_uri(f"{archives[0]}model"), "model.tar.gz")

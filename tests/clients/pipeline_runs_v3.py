@@ -134,7 +134,7 @@ condition = ConditionStep(
     else_steps=[],
 )
 
-# --- a step that needs an object, and a step that runs only after its failure
+# --- a step that fails without an object, and a step that runs only if the first step has failed
 fragile = make_processing_step(
     "Fragile", f"cat {input_folder}/ready && cp {input_folder}/ready {output_folder}", depends_on=[paint_each]
 )

@@ -34,7 +34,7 @@ NOISE = re.compile(
     r"^\d{4}[-/]\d\d[-/]\d\d [\d:,]+ |\d+\.\d+ s\b|tcp://\S+|on (port \d+|/\S+/http\.socket)"
     r"|/\S+(?=/site-packages/)"
 )
-"""Times, addresses and folders of environments in log lines."""
+"""Times, addresses, and the folders of virtual environments, in log lines."""
 RANDOM_PART = re.compile(r"(?<=^http://)[\d.]+:\d+|\bi-[0-9a-f]+$|\b\d{9,}$|(?<=-\d{3}-)[0-9a-f]{8}\b")
 """The varying part of texts: the server's address, an endpoint's instance, the time in a log stream's name, the suffix
 of a trial."""
@@ -120,7 +120,8 @@ def wait_for_end(describe: Callable[[], Any], status_member: str) -> dict[str, A
 
 
 def remove_varying_parts(value: Any) -> Any:
-    """Return a description or response without the parts that differ between runs: times, random names, last digits."""
+    """Return a description or response without the parts that differ between runs: times, random
+    names, and all digits of a number after the fourth decimal place."""
     match value:
         case dict():
             return {
@@ -138,7 +139,8 @@ def remove_varying_parts(value: Any) -> Any:
 
 
 def read_objects(folder: Path) -> dict[str, Any]:
-    """Return the objects below a folder: arrays as numbers, archives as the files in them."""
+    """Return the objects below a folder: arrays as numbers, archives as the names of their
+    files and the contents of their JSON files."""
     return {path.relative_to(folder).as_posix(): _read_object(path) for path in folder.rglob("*") if path.is_file()}
 
 

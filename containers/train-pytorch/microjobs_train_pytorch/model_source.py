@@ -1,4 +1,7 @@
-"""Finds the model to serve: the user's code, a TorchScript archive, or a bundle. Does not import PyTorch."""
+"""Finds the model to serve: the user's code, a TorchScript archive, or a bundle.
+
+Only loading the model imports PyTorch.
+"""
 
 import zipfile
 from collections.abc import Collection, Mapping
@@ -16,7 +19,7 @@ ARCHIVE_NAMES = ("model.pt", "model.pth")
 
 
 def find_model_source(layout: Layout, environ: Mapping[str, str], cleanup: ExitStack) -> ModelSource:
-    """Return the user's own code and the TorchScript archive, or the one that exists; if neither exists, the bundle.
+    """Return a source with the user's code, the TorchScript archive, or both; if neither exists, with the bundle.
 
     The code is in the model folder, or where SAGEMAKER_SUBMIT_DIRECTORY states.
 

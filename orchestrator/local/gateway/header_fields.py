@@ -1,7 +1,8 @@
 """Strict reader of a request's header fields.
 
 It refuses malformed fields, and repeated fields that can have only one value: an unsigned value could replace the
-signed value. It accepts `X_Amz_Target`, which `listener` keeps apart from `X-Amz-Target`.
+signed value. It accepts `X_Amz_Target`: WSGI would give it the same variable as `X-Amz-Target`, but `listener` makes no
+variable for a name with an underscore.
 """
 
 import re

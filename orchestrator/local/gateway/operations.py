@@ -1,4 +1,5 @@
-"""Finds, parses and validates the operation of an authenticated request, checks its parity, and performs it."""
+"""Finds the operation of an authenticated request, parses and validates its members, refuses unsupported members, and
+performs the operation."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -50,8 +51,8 @@ def make_own_operation_invoker(operations: OwnOperations) -> Interceptor:
 
 
 def make_operation_finder(services: Mapping[str, AnyService]) -> Interceptor:
-    """Return an interceptor that finds the operation. A service that reads the body as a stream first prepares the
-    request."""
+    """Return an interceptor that finds the operation. Before this, a service that reads the body as a stream
+    prepares the request."""
 
     def find_operation(state: RequestState) -> None:
         service = services[state.service]

@@ -1,8 +1,8 @@
 """SQLite database of the object store: buckets, details of objects, and multipart uploads.
 
 A row of the table `objects` describes a file that has exactly the size and the modification time in the row. If a user
-replaces the file by hand, no query finds the old row. A row whose key ends with a slash describes a folder marker, and
-there is no file.
+replaces the file by hand, `find_details` does not find the old row for the new file. A row whose key ends with a slash
+describes a folder marker, and there is no file.
 """
 
 from pathlib import Path

@@ -17,7 +17,7 @@ PAGES: Mapping[str, Mapping[str, Any]] = {
     "": {"TrainingJobSummaries": [("a", 2.0), ("b", None)], "NextToken": "next"},
     "next": {"TrainingJobSummaries": [("c", 3.0), ("d", 1.0)]},
 }
-"""The pages of trials by token. Each trial has a name, and its last value of the metric; None without a value."""
+"""The pages of trials by token. Each trial is a pair: its name, and the final value of its metric, or None."""
 
 
 @pytest.mark.parametrize(("objective", "names"), [("Minimize", "dac"), ("Maximize", "cad")])

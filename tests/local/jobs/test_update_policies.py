@@ -262,7 +262,7 @@ def test_failed_batch_of_a_rolling_update_restores_the_old_containers(update: Up
     )
     assert description["ProductionVariants"][0]["CurrentInstanceCount"] == INSTANCE_COUNT - 2
     assert {Invoker(update.parts)().data for _ in range(10)} == {b"old"}
-    assert len(update.list_hosts("model")) == INSTANCE_COUNT - 1  # each batch has one container
+    assert len(update.list_hosts("model")) == INSTANCE_COUNT - 1  # a batch of the rollback has one container
     update.parts.runtime.behaviours["model"].ping = 200
     description = wait_until(
         update.parts.describe_endpoint, lambda description: description["EndpointStatus"] == "InService"

@@ -12,7 +12,7 @@ from microjobs_orchestrator.local.runtimes.base import CannotRunError, Program
 
 @dataclass
 class EndedProgram:
-    """A program that has ended, so that waiting for it ends at once."""
+    """A program that has already ended, so that `wait_until_healthy` does not wait for it."""
 
     working_folder: str
     exit_code: int = 1

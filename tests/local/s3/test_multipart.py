@@ -177,7 +177,7 @@ def test_parts_are_copied_from_objects(s3: "S3Client", upload: dict[str, Any], h
 
 @pytest.mark.parametrize("text", ["bytes=2-", "bytes=-2", "2-4", "bytes=4-2", "bytes=0-1,3-4", "bytes=2-10"])
 def test_invalid_range_of_a_copied_part_raises(s3: "S3Client", upload: dict[str, Any], text: str) -> None:
-    """Unlike the header Range, an invalid range does not select the whole object."""
+    """An invalid range in the header Range selects the whole object. In CopySourceRange, it is an error."""
     s3.put_object(Bucket=BUCKET, Key="source", Body=b"0123456789")
     with pytest.raises(ClientError, match="InvalidArgument"):
         s3.upload_part_copy(**upload, PartNumber=1, CopySource=f"{BUCKET}/source", CopySourceRange=text)
@@ -200,7 +200,7 @@ def test_incomplete_uploads_are_listed_in_pages(s3: "S3Client") -> None:
 
 
 def test_pages_of_size_zero_are_empty_and_last(s3: "S3Client", upload: dict[str, Any]) -> None:
-    """Clients that follow the markers of truncated pages would request such a page again and again."""
+    """If such a page stated that it is truncated, clients that follow its marker would request it again and again."""
     upload_parts(s3, upload, LAST_PART)
     parts, uploads = s3.list_parts(**upload, MaxParts=0), s3.list_multipart_uploads(Bucket=BUCKET, MaxUploads=0)
     assert ("Parts" in parts, parts["IsTruncated"]) == (False, False)

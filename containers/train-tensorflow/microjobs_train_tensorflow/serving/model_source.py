@@ -1,4 +1,4 @@
-"""Finds the model to serve: SavedModels, the user's code, or a bundle. Does not import TensorFlow."""
+"""Finds the model to serve: SavedModels, the user's code, or a bundle. Only loading the model imports TensorFlow."""
 
 import functools
 import sys
@@ -31,7 +31,7 @@ REMEDY = "save the model with model.export, as export/NAME/1 or 1"
 
 
 def find_model_source(layout: Layout, environ: Mapping[str, str], cleanup: ExitStack) -> ModelSource:
-    """Return the SavedModels of the model folder, with the user's code if there is some; otherwise the bundle.
+    """Return a source with the SavedModels of the model folder and the user's code; if neither exists, with the bundle.
 
     Raises:
         UserError: the folder has no model, or the bundle cannot be loaded.

@@ -31,8 +31,8 @@ logger = logging.getLogger(__name__)
 
 
 class ServerlessReplica:
-    """Runs another replica, the *inner replica*: starts it for a request, and stops it when no request has arrived for
-    `idle_timeout`. With ProvisionedConcurrency, the inner replica is not stopped.
+    """Runs another replica, the *inner replica*: starts it for a request, and stops it when no request has been in
+    progress for `idle_timeout`. With ProvisionedConcurrency, the inner replica is not stopped.
 
     The method `start` also starts the inner replica: an endpoint whose container does not work fails when it is
     created, not at its first request. Afterwards, a thread starts and stops the inner replica.
@@ -181,7 +181,8 @@ class ServerlessReplica:
         if isinstance(request.body, bytes) and len(request.body) > MAX_BODY_BYTES:
             raise make_size_error(self.variant)
         with self.traffic.count_request(request.timeout), self._count_request():
-            # The inner replica is not stopped while a request is counted, so the request can use it at once.
+            # The inner replica is not stopped while a request is counted, so the request can use it
+            # immediately.
             # If it is not running, the request waits for the thread that starts it.
             replica = self._running_replica or call_in_thread(
                 partial(self._wait_for_replica, deadline, request.timeout)

@@ -33,17 +33,17 @@ class UpdatePolicy:
     shares: Sequence[Fraction] = (FULL_SHARE,)
     """The share of the requests that the new deployment gets, by step."""
     baking_seconds: float = 0.0
-    """Seconds after each step in which the new replicas must not fail: the baking period."""
+    """The baking period in seconds: after each step, the new replicas must not fail during this time."""
     termination_wait: float = 0.0
     """Seconds after the last baking period until the replicas of the earlier deployment end."""
     timeout: float = inf
     """Seconds for the whole update, after which it fails."""
     is_rolling: bool = False
-    """Whether each step starts and ends a part of the replicas. Otherwise, all new replicas start before the first
-    step."""
+    """Whether each step starts a part of the new replicas, and ends a part of the earlier ones. Otherwise, all new
+    replicas start before the first step."""
     rollback_share: Fraction = FULL_SHARE
     """If the update fails, the ended replicas of the earlier deployment start again in batches. This is the size of a
-    batch, as a share of all its replicas."""
+    batch, as a share of all replicas of that deployment."""
     alarms: Sequence[str] = ()
     """The names of the alarms that fail the update."""
 

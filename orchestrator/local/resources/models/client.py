@@ -28,7 +28,7 @@ CONNECT_SECONDS, MIN_CONNECT_SECONDS = 5.0, 0.001
 """Time limit in seconds for opening a connection. The second value applies if the request has no time left."""
 
 HOST_HEADER = "localhost"
-"""The Host header. The runtime knows the real address of the container."""
+"""The Host header. A client does not know the address of the container: the runtime opens the connections."""
 
 PRIMARY = "primary"
 """SageMaker's name for the only container of a model."""
@@ -227,7 +227,8 @@ class Response:
             yield part
 
     def copy_to(self, file: IO[bytes], max_bytes: float = float("inf")) -> None:
-        """Write the body to a file. Raise NoResponseError if it is incomplete or late, and TooLargeError."""
+        """Write the body to a file. Raise NoResponseError if it is incomplete or late, and
+        TooLargeError if it has more than `max_bytes` bytes."""
         size = 0
         for chunk in self.read_chunks():
             size += len(chunk)

@@ -3,7 +3,7 @@
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/batch-transform.html
 
 The concatenated bodies are the decompressed object, byte for byte: lines keep their ends, and empty lines are records,
-too. Only binary records that are sent one by one lose their padding, as AWS documents for SplitType.
+too. Only RecordIO records that are sent one by one lose their padding, as AWS documents for SplitType.
 """
 
 import gzip

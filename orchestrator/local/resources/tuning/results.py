@@ -20,8 +20,8 @@ COPIED_MEMBERS = ("TrainingStartTime", "TrainingEndTime", "FailureReason")
 FINAL_METRIC = "FinalHyperParameterTuningJobObjectiveMetric"
 
 MIN_TRIALS_TO_COMPARE = 3
-"""A trial is compared with the ended trials that have at least as many values. If there are fewer of them than this
-number, the trial is not compared."""
+"""A trial is compared with the ended trials that have at least as many values as the trial. If the number of these
+ended trials is smaller than this number, the trial is not compared."""
 
 
 def find_parent_requests(context: Context, request: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -56,8 +56,8 @@ def merge_locks(*locks: str) -> str:
 def describe_build(package_list: str) -> str:
     """Return the settings that, besides the list of packages, determine the files of an environment.
 
-    Only a package that is built from source depends on settings. The addresses of indexes are not among them, because
-    the lock contains the hashes of the files.
+    Only a package that is built from source depends on settings. The addresses of indexes are not among these
+    settings, because the lock contains the hashes of the files.
     """
     built_packages = [name for name in SOURCE_ONLY_PACKAGES if re.search(rf"^{name}==", package_list, re.MULTILINE)]
     return (

@@ -13,8 +13,8 @@ from microjobs_orchestrator.local.s3.keys import parse_uri
 
 
 class CleanupRunner(Runner):
-    """Runs Cleanup steps. A Cleanup step itself finds the outputs of a Training step. For other steps, `S3Uris` lists
-    the objects to delete."""
+    """Runs Cleanup steps. `S3Uris` lists the objects to delete. For a Training step, it may be missing: then all
+    outputs are deleted."""
 
     def start(self, run: StepRun, arguments: Mapping[str, Any]) -> StepChange:  # noqa: ARG002
         cleaned_names, skipped_names, failures = [], [], []
