@@ -26,7 +26,8 @@ REPLACEMENTS = {
 }
 """Changes of the files: browsers resolve no names of packages, and the source maps are not served."""
 SUFFIXES = {"uplot.js": "export default uPlot;\n"}
-"""For each file, a text to append. The package of uPlot has no small module, so an export makes its script a module."""
+"""For each file, a text to append. The package of uPlot has no minified module, so an export makes its
+minified script a module."""
 
 
 def main() -> None:

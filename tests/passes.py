@@ -1,7 +1,7 @@
 """Options that split the tests into two passes, so that a test which one pass skips runs in the other.
 
-CI runs the tests once as on a machine without an engine, with `--record-skipped=FILE`, and then only the skipped tests,
-with `--only=FILE`, on a machine with an engine.
+CI first runs the tests as on a machine without an engine, with `--record-skipped=FILE`. Then it runs only the skipped
+tests, with `--only=FILE`, on a machine with an engine.
 
 Without `--slow`, a run of all tests skips those marked `slow`, so that it ends within minutes. A command that names
 files or tests, and the second pass of CI, run slow tests, too.

@@ -62,7 +62,7 @@ CREDENTIAL_VARIABLES = {
 
 
 class HomeError(CommandError):
-    """The home cannot be created, or other users could read or replace it."""
+    """The home cannot be created, a file in it is damaged, or other users could read or replace it."""
 
 
 class Home:
@@ -99,7 +99,10 @@ class Home:
 
     @classmethod
     def from_environment(cls) -> "Home":
-        """Return the home that the variable names, or the home in the current folder. Raises HomeError."""
+        """Return the home that MICROJOBS_HOME names, or else the home `.microjobs` in the current folder.
+
+        Raises HomeError if the current folder was removed.
+        """
         try:
             return cls(Path(os.environ.get(HOME_VARIABLE) or ".microjobs").expanduser().absolute())
         except FileNotFoundError:
@@ -171,8 +174,8 @@ class Home:
     def _may_be_restricted(self, mode: int) -> bool:
         """Return whether it is safe to remove other users' rights on the folder.
 
-        It must not have the sticky bit, which /tmp has. It must contain only files of a server, unless a server has
-        used it before.
+        The folder must not have the sticky bit, which /tmp has. It must contain only files of a server, unless a server
+        has used it before.
         """
         was_used = self.state.exists() and self.lock.exists()
         return not mode & stat.S_ISVTX and (was_used or {path.name for path in self.root.iterdir()} <= {*HOME_ENTRIES})
@@ -188,7 +191,7 @@ class Home:
         return key
 
     def set_credentials(self, environ: Mapping[str, str]) -> None:
-        """Use the credentials of the environment, if it has them, so that clients know them before the server starts.
+        """Store the credentials from CREDENTIAL_VARIABLES, if they are set. So clients can know them in advance.
 
         Raises HomeError if only one of CREDENTIAL_VARIABLES is set, or if a value does not match its pattern.
         """

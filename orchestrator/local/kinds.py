@@ -137,11 +137,12 @@ class Kind:
     status_filter: str = "StatusEquals"
     """The member of List requests that selects a status."""
     filters_names: bool = True
-    """Whether List requests select names with NameContains. `microjobs ps` does not list other kinds on AWS."""
+    """Whether List requests select names with NameContains. On AWS, `microjobs ps` lists only kinds for which this is
+    true."""
     has_client_data: bool = False
     """Whether Delete also deletes data that clients have stored. `microjobs stop` does not delete such a resource."""
     summaries: str = ""
-    """The member of List responses that contains the list; if it is empty, `<noun>Summaries`."""
+    """The member of List responses that contains the list. An empty text stands for `<noun>Summaries`."""
     list_all_members: Mapping[str, str] = field(default_factory=dict)
     """Members with which a List request lists all resources, if it lists only one type of them by default."""
     newest_first: bool = False
@@ -222,7 +223,7 @@ class Kind:
 
 
 def load_modules(name: str) -> Iterator[ModuleType]:
-    """Yield the module with this name of each family that has one."""
+    """Yield the module `name` of each family that has such a module."""
     package = import_module(FAMILIES)
     for family in pkgutil.iter_modules(package.__path__, f"{FAMILIES}."):
         if family.ispkg and find_spec(f"{family.name}.{name}") is not None:

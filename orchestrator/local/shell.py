@@ -25,7 +25,10 @@ Changes = Mapping[str, str | None]
 
 
 def list_changes(values: Mapping[str, str], environ: Mapping[str, str]) -> Changes:
-    """Return the changes that set variables, and that save their earlier values unless these are already saved."""
+    """Return the changes that set `values` and remove conflicting variables.
+
+    The changes also save the earlier value of each variable, unless an earlier change has saved it.
+    """
     addresses = [name for name in environ if name.startswith(SERVICE_ADDRESS_PREFIX)]
     changes: dict[str, str | None] = {**values, **dict.fromkeys([*CONFLICTING_VARIABLES, *addresses])}
     saved = {name: environ.get(name) for name in changes} | json.loads(environ.get(SAVED_VARIABLE, "{}"))

@@ -28,8 +28,11 @@ class GreetingRun:
         self.job.run(self._run)
 
     def recover(self, hosts: Sequence[Host]) -> None:
-        """Resume with the hosts of an earlier server. Without hosts, the run fails; after a stop request, it ends as
-        stopped, because `_run` then starts no host."""
+        """Resume with the hosts of an earlier server.
+
+        If there are no hosts, the run fails. After a stop request, however, it ends as stopped: `_run` then starts no
+        hosts.
+        """
         if hosts or self.events.stop_reason is not None:
             self.job.run(partial(self._run, hosts))
         else:

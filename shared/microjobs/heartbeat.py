@@ -51,7 +51,7 @@ class HostHeartbeat:
         self._secret = read_job_secret(Layout.from_environment())
         self._selector = selectors.DefaultSelector()
         self._connections: dict[str, _JsonConnection] = {}
-        """Connections by host. The first host has one to each other host; another host has one to the first host."""
+        """Connections by host. The first host is connected to all other hosts; they are connected only to the first."""
         self._endings: list[tuple[float, Ending]] = []
         """The endings that the first host knows, each with the time of its arrival."""
         self._have_all_joined = len(resources.hosts) == 1

@@ -24,7 +24,7 @@ TORCH_PORT = 7777
 TENSORFLOW_PORT = 8890
 """Every host's port for TensorFlow, as in AWS's own images."""
 DASK_PORT = 8786
-"""The first host's port for Dask's scheduler, which is Dask's default."""
+"""The first host's port for Dask's scheduler. It is Dask's default port."""
 
 BACKLOG = 1024
 """Size of the queue of new connections. The queue is long, so that other programs cannot keep hosts of the job out by

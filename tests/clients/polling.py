@@ -18,8 +18,8 @@ whether the job has ended."""
 
 
 def poll_quickly() -> None:
-    """Shorten all sleeps of this program, which the SDK spends between polls, and let the clock of `LOG_MODULES` run
-    60 times as fast."""
+    """Limit each sleep of this program to MAX_POLL_SECONDS, because the SDK sleeps between polls. Let the clock of
+    `LOG_MODULES` run 60 times as fast."""
     sleep, clock = time.sleep, time.time
     time.sleep = lambda seconds: sleep(min(float(seconds), MAX_POLL_SECONDS))
     fast_time = SimpleNamespace(**{**vars(time), "time": lambda: CLOCK_SPEED * clock()})

@@ -1,4 +1,4 @@
-"""A separate checkout and Compose project for each run, so that the user's files and containers do not change."""
+"""A separate checkout and Compose project for each test, so that the user's files and containers do not change."""
 
 import os
 import shutil

@@ -87,7 +87,7 @@ MakeHosts = Callable[[int], Hosts]
 
 @pytest.fixture
 def make_hosts(network: Network, start_job: StartJob, tmp_path: Path) -> MakeHosts:
-    """A function that returns this number of hosts. The test prepares and starts them."""
+    """A function that takes a number of hosts, and returns the hosts. The test prepares and starts them."""
 
     def start(job: str, layout: Layout, host: str) -> Job:
         return start_job(job, ["train"], layout.root, hostname=host, network=network)

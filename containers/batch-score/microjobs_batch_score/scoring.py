@@ -89,7 +89,7 @@ def open_targets(path: Path) -> ReadTargets:
     """Return a function that reads targets from a file.
 
     Raises:
-        UserError: the file has more than one value per row, or the returned function reads a value that is not finite.
+        UserError: the file has more than one value per row. The returned function raises it if a value is not finite.
     """
     array = open_array(path)
     if array.width != 1:
@@ -109,9 +109,9 @@ def load_targets(path: Path) -> Floats:
 
 
 def find_targets(features: Path, remote_targets: Mapping[str, Floats]) -> ReadTargets | None:
-    """Return a function that reads the targets of a feature file, which come from another host or from the same folder.
+    """Return a function that reads the targets of a feature file; None if the file has no targets.
 
-    Return None if the file has no targets.
+    The targets come from another host, or from a file in the same folder.
     """
     path = features.with_name("y" + features.name[1:])
     if (values := remote_targets.get(path.name)) is not None:
@@ -125,7 +125,7 @@ def make_predictions_name(features: str) -> str:
 
 
 def _compare(targets: Floats | None, predictions: NDArray[np.float32], first: int, plot_interval: int) -> Score:
-    """Return the score of a block, with its row `first` and every `plot_interval`-th row after it in the plot."""
+    """Return the score of a block. The plot gets its row `first`, and every `plot_interval`-th row after that row."""
     if targets is None:
         return Score(rows=len(predictions))
     errors = predictions - targets

@@ -16,7 +16,7 @@ from microjobs_orchestrator.local.gateway.streams import Stream
 from microjobs_orchestrator.local.protocols.http import get_headers
 
 MAX_FIELD_BYTES = 20 << 10
-"""Limit for the values of all fields before the file together, as on AWS."""
+"""Maximum total size of the values of all fields before the file, as on AWS."""
 MAX_PARTS = 100
 BLOCK_BYTES = 64 << 10
 

@@ -36,7 +36,7 @@ LAYOUT = Layout()
 """The contract's paths below its default root: requests and hosts use these paths."""
 
 MAX_REASON_CHARACTERS = 1024
-"""Characters of a FailureReason."""
+"""Maximum number of characters of a FailureReason."""
 MAX_READ_BYTES = 1 << 20
 """Maximum bytes of a failure or message file that are read."""
 INTERNAL_ERROR = "InternalServerError"
@@ -47,7 +47,8 @@ SHUT_DOWN_REASON = f"{INTERNAL_ERROR}: the local server was shut down while the 
 """The reason if a server ends the job itself, because the server is being shut down."""
 
 REASON_PREFIXES = ("ClientError: ", "AlgorithmError: ", f"{INTERNAL_ERROR}: ")
-"""The beginnings of SageMaker's failure reasons: the user's mistake, the container's failure, the service's failure."""
+"""The beginnings of SageMaker's failure reasons. `ClientError` is a mistake of the user, `AlgorithmError` is a failure
+of the container, and `InternalServerError` is a failure of the service."""
 
 START_KEY = "StartMoment"
 """A key of the internal state, with a value as `Moment` stores it."""

@@ -32,7 +32,7 @@ def compute_statistic(name: str, statistics: Statistics) -> float | None:
 
 
 def align(time: float, period: int) -> float:
-    """Round a time down as CloudWatch does: to a multiple of the period if it is short, else to a minute."""
+    """Round a time down as CloudWatch does: to a multiple of the period, or to a minute if the period is longer."""
     return time // min(period, MINUTE) * min(period, MINUTE)
 
 

@@ -28,8 +28,8 @@ from microjobs_orchestrator.local.protocols.results import OperationResult, sele
 from microjobs_orchestrator.local.protocols.text import format_text, parse_text
 
 COMMON_PARAMETERS = frozenset({"AWSAccessKeyId", "Expires", "Signature", "x-id"})
-"""Parameters that every operation accepts: those of URLs that are presigned with signature version 2, and `x-id`, the
-operation's name, which newer SDKs send."""
+"""Parameters that every operation accepts: those of URLs that are presigned with signature version 2, and `x-id`, in
+which newer SDKs send the operation's name."""
 
 _OK = HTTPStatus.OK.value
 _OUTSIDE_BODY = frozenset({"uri", "querystring", "header", "headers"})
@@ -170,7 +170,7 @@ def format_result(
             headers |= _format_member(shape.members[name], value)
     status = result.status or int(operation.http.get("responseCode", _OK))
     headers |= result.headers
-    # A response of werkzeug makes a Location absolute, so it is used for responses with this header.
+    # Responses with a Location header are RestResponses, because werkzeug makes the address in this header absolute.
     if status == _OK and isinstance(body, bytes) and "Location" not in headers:
         return CompleteResponse(body, headers)
     response = RestResponse(body, status, direct_passthrough=True)

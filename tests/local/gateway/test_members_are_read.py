@@ -53,7 +53,7 @@ from tests.local.security.stub import StubRuntime
 ROLE_ARN = "arn:aws:iam::000000000000:role/microjobs"
 REPOSITORY_ARN = "arn:aws:ecr:us-east-1:000000000000:repository/repository"
 EXECUTION_ARN = "arn:e"
-"""The ARN of an execution of the pipeline `p`, which has failed."""
+"""The ARN of a failed execution of the pipeline `p`."""
 LOG_GROUP, LOG_STREAM = "/aws/sagemaker/TrainingJobs", "job/algo-1-5"
 
 

@@ -1,4 +1,4 @@
-"""A resource family for tests, which SageMaker does not have: its botocore model, and a copy of the repository.
+"""The resource family Greeting, which exists only in tests: its botocore model, and a copy of the repository for it.
 
 botocore merges `service-2.sdk-extras.json` below `~/.aws/models` into its own model. A server or a client therefore
 knows the operations if its HOME contains this file.

@@ -40,7 +40,7 @@ class FakeExchange:
         self.responses: list[tuple[int, list[tuple[str, str]], bytes]] = []
 
     def take_body(self) -> bytes | None:
-        """Return None: no body has arrived completely with the head."""
+        """Return None, as if the body had not arrived completely with the head."""
         return None
 
     def read_body(self) -> FakeRead:

@@ -10,7 +10,7 @@ from microjobs_orchestrator.local.console.code.expressions import Call, Statemen
 from microjobs_orchestrator.local.console.code.requests import SERVICE, CreateRequest
 
 JSON_TEXT_MEMBERS = ("PipelineDefinition",)
-"""Members whose value is JSON text. The programs contain the parsed value, which is easier to read."""
+"""Members whose value is JSON text. Python programs contain the parsed value, which is easier to read."""
 
 
 def format_boto3(requests: Sequence[CreateRequest], url: str, region: str) -> str:

@@ -31,7 +31,7 @@ FLUSH_SECONDS = 5.0
 FLUSH_BYTES = 4 << 20
 """If the buffer contains this number of bytes, it is stored without waiting for FLUSH_SECONDS."""
 MAX_BUFFERED_BYTES = 64 << 20
-"""Maximum number of bytes in the buffer. An exchange that does not fit is lost, because the disk is too slow, or the
+"""Maximum number of bytes in the buffer. An exchange that does not fit is lost: either the disk is too slow, or the
 exchange is too large."""
 OVERHEAD_BYTES = 1 << 10
 """Memory of an exchange in the buffer, in addition to its bodies."""
@@ -84,7 +84,7 @@ class CaptureWriter:
             self.flush()
 
     def _wake_thread(self) -> None:
-        """Let the thread store the buffer: at once if it is large, otherwise after FLUSH_SECONDS."""
+        """Let the thread store the buffer: immediately if it has FLUSH_BYTES, otherwise after FLUSH_SECONDS."""
         if self._thread is None and not self._is_closed:
             self._thread = threading.Thread(target=self._run, name="data capture", daemon=True)
             self._thread.start()
@@ -140,7 +140,8 @@ class CaptureWriter:
 
 
 def _load_bodies(exchange: Exchange) -> Exchange:
-    """Return an exchange whose bodies are in memory. A body that is too large for the buffer is read only in part."""
+    """Return an exchange whose bodies are in memory. If a body is too large for the buffer, read only enough
+    of it to show this."""
     if not callable(exchange.request.body) and not callable(exchange.body):
         return exchange
     return replace(

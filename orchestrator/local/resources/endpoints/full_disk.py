@@ -16,9 +16,9 @@ def retry(action: Callable[[], Result], closing: threading.Event, note: Callable
     """Perform an action, and return its result. Each time that the disk is full, wait, and perform the action again.
 
     Args:
-        closing: ends the repetitions; the last error is raised.
-        note: called before the first delay and after the last delay, with a text such as `waits, because the disk is
-            full`. It adds the subject, and logs the sentence.
+        closing: ends the current delay. One more attempt follows, and its error is raised even if the disk is full.
+        note: called before the first delay, and when an attempt has succeeded after a delay. It receives a text such as
+            `waits, because the disk is full`, adds the subject, and logs the sentence.
     """
     is_waiting = False
     while True:

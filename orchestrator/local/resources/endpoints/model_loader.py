@@ -33,7 +33,7 @@ class ModelLoader:
     """Loads and unloads models, in any thread.
 
     Args:
-        folder: contains the files of each model while the model is loaded.
+        folder: contains the files of a model until they have been copied to the container.
         note: writes a sentence to the log of the endpoint.
     """
 

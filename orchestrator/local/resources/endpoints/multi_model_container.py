@@ -56,7 +56,7 @@ class MultiModelContainer:
     def list_models(self) -> list[str]:
         """Return the names of the loaded models that are below the folder of models.
 
-        Raise UnhealthyError if the container has no `/models` API, and NoResponseError.
+        Raise UnhealthyError if the container has no valid `/models` API, and NoResponseError if it does not answer.
         """
         names, path = list[str](), MODELS_PATH
         for _ in range(MAX_PAGES):
@@ -98,7 +98,7 @@ class MultiModelContainer:
     def load(self, model: TargetModel, seconds: float) -> None:
         """Load a model whose files are in the container.
 
-        Raise LoadError if the container refuses it, and NoResponseError.
+        Raise LoadError if the container refuses the model, and NoResponseError if the container does not answer.
         """
         body = json.dumps({"model_name": model.name, "url": _get_folder(model)}).encode()
         response, content = self._request("POST", MODELS_PATH, model, body, seconds)

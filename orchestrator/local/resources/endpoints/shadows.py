@@ -21,8 +21,8 @@ from microjobs_orchestrator.local.resources.models.client import NoResponseError
 CONCURRENCY = 8
 """Maximum number of copies that are sent at the same time."""
 MAX_PENDING_COPIES, MAX_PENDING_BYTES = 256, 64 << 20
-"""Maximum number of copies that wait or are being sent, and of the bytes in their bodies. Requests beyond these limits
-are not copied."""
+"""Limits for the copies that wait or are being sent: their number, and the total size of their bodies. Requests beyond
+these limits are not copied."""
 NOTE_INTERVAL = 10.0
 """Seconds between two notes about requests that were not copied."""
 TARGET_VARIANT_HEADER = "X-Amzn-SageMaker-Target-Variant"

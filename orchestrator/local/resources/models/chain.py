@@ -16,7 +16,7 @@ from typing import IO, Protocol
 from microjobs_orchestrator.local.resources.models.client import Body, Client, NoResponseError, Response, ResponseHead
 
 MAX_MEMORY_BYTES = 1 << 20
-"""Maximum size of a response between two containers in memory. Larger responses are stored in files."""
+"""Maximum size of a response that is kept in memory between two containers. Larger responses are stored in files."""
 BLOCK_BYTES = 1 << 16
 BODY_HEADERS = ("Content-Type", "Content-Encoding")
 CONTENT_HEADERS = (*BODY_HEADERS, "Content-Length", "Accept")

@@ -24,7 +24,7 @@ from microjobs_orchestrator.local.s3.store import ObjectStore
 JOB_VARIABLES = ("TrainingJobName", "ProcessingJobName")
 """Variables whose value is the name of the step's own job."""
 MAX_FILE_BYTES = 4 << 20
-"""Maximum size of a property file."""
+"""Maximum size of a JSON object that an expression reads, such as a property file."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Metrics of a training job: its MetricDefinitions are regular expressions that find numbers in its log.
 
 The user writes the expressions, and some need exponential time. Therefore each search has a time limit and does not
-hold the interpreter's lock, so other jobs and requests do not wait for it. A definition whose searches take too long in
-total is skipped.
+hold the interpreter's lock, so other jobs and requests do not wait for it. If the slow searches of a job take too long
+in total, the most expensive definition is skipped.
 """
 
 import math
@@ -44,8 +44,8 @@ class Metrics:
     """The metrics of one job, read line by line from all hosts.
 
     Args:
-        note: called with a message for the user when the search for a definition fails for the first time, and when the
-            definition is skipped.
+        note: called with a message for the user when a search with the expression of a definition fails for the first
+            time, and when the definition is skipped.
         skipped_names: the names of definitions that an earlier server skipped.
         record: called with the name of the metric and the point for each new value, from any thread.
     """

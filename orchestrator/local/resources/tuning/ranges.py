@@ -23,7 +23,8 @@ INTEGER, CONTINUOUS, CATEGORICAL = RANGE_TYPES = ("Integer", "Continuous", "Cate
 """Types of ranges, in the order in which tuned hyperparameters are listed."""
 
 MAX_TRAINING_JOBS = 1000
-"""Maximum number of training jobs of one tuning job; SageMaker allows fewer."""
+"""Maximum number of training jobs of one tuning job. Only the strategy Grid without MaxNumberOfTrainingJobs can reach
+it: MaxNumberOfTrainingJobs is at most 750, as on SageMaker."""
 
 LOGARITHMIC_RATIO = 100.0
 """Minimum ratio of a range's ends for which `Auto` scaling is logarithmic."""
@@ -86,7 +87,7 @@ def read_ranges(parameter_ranges: Mapping[str, Any]) -> tuple[Range, ...]:
     """Read the request's `ParameterRanges`. `check_ranges` checks whether AWS accepts them.
 
     Raises:
-        ValidationError: an end of a range is not a number.
+        ValidationError: an end of a range is not a number, is not whole in an integer range, or is too large.
     """
     return tuple(
         _read_range(item, range_type)

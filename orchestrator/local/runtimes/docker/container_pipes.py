@@ -19,7 +19,7 @@ from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.runtimes.docker.log_frames import FrameSplitter
 
 FILL_COMMAND = ["sh", "-c", 'exec cat > "$0"']
-"""The command that copies its input into a pipe in the container, without its last argument: the path of the pipe."""
+"""The command that copies its input into a pipe in the container. Callers append the path of the pipe."""
 
 READER_CLOSED_CODES = (1, 128 + 13)
 """Exit codes of a `cat` whose reader closed the pipe."""
@@ -32,9 +32,9 @@ MAX_MESSAGE_BYTES = 1 << 12
 POLL_INTERVAL = 0.01
 """Seconds between two requests for the exit code of a command."""
 EXIT_CODE_TIMEOUT = 10.0
-"""Seconds after the end of a command's output until the engine knows its exit code."""
+"""Maximum number of seconds from the end of a command's output until the engine knows the exit code of the command."""
 CONTAINER_END_TIMEOUT = 10.0
-"""Seconds until the engine reports the end of a container, after a command has ended because the container ended."""
+"""Maximum number of seconds until the engine reports the end of a container, after a command has ended with it."""
 
 WOULD_BLOCK_ERRORS = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -75,7 +75,8 @@ def fill_pipe(container: Container, initial_paths: Collection[str], path: str, c
 def send_chunks(container: Container, path: str, chunks: Iterable[bytes]) -> tuple[int | None, str]:
     """Send chunks to a pipe until its reader closes it.
 
-    Return the exit code of the command (None if the container ended), and the message of the command or of the engine.
+    Return the exit code of the command, and the message of the command or of the engine. The code is None if the engine
+    does not report it, because the container ended.
     """
     assert container.client is not None  # noqa: S101  for mypy
     api = container.client.api

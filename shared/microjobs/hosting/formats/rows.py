@@ -9,14 +9,15 @@ from ..responses import HttpError, quote
 
 Numbers = NDArray[Any]
 
-# A numpy scalar: numpy would convert a Python number to infinity in a comparison with half floats.
+# The value is a numpy scalar: in a comparison with half floats, numpy would convert a Python number to infinity.
 FLOAT32_MAX = np.finfo(np.float32).max
 
 
 def to_valid_rows(numbers: Numbers, feature_count: int) -> Numbers:
     """Return an array of the shape (rows, features). Check the shape, and that each value is finite as a float32.
 
-    An array of one dimension is one row; with one feature it is one value per row, as in TensorFlow Serving.
+    An array of one dimension is one row. If the model has one feature, however, each value is a row, as in TensorFlow
+    Serving.
 
     Raises:
         HttpError: 400, the shape is wrong, or a value is not finite; the message names the row.
@@ -26,7 +27,7 @@ def to_valid_rows(numbers: Numbers, feature_count: int) -> Numbers:
     if numbers.ndim != 2 or not numbers.size or numbers.shape[1] != feature_count:
         shape = quote(numbers.shape)
         raise HttpError(400, f"the rows have shape {shape}: send (rows, {feature_count}), at least one row")
-    # A finite sum of squares proves at once that no value is NaN, infinite or too large. Otherwise check each value.
+    # If the sum of squares is small enough, no value is NaN, infinite or too large. Otherwise check each value.
     if not np.vdot(numbers, numbers) <= FLOAT32_MAX:
         _check_values(numbers)
     return numbers

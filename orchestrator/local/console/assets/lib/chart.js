@@ -18,7 +18,7 @@ export const formatNumber = (value) => (value === null || value === undefined ? 
  * @param isTime whether x is a time in seconds since 1970; otherwise, it is a number.
  * @param isLog whether the scale of y is logarithmic. Values that are not positive are then left out.
  * @param smoothing the weight of earlier points in a moving average, from 0 to less than 1.
- * @param highlightedLabel the label of the curve that is shown in front of the others.
+ * @param highlightedLabel the label of the highlighted curve. The other curves are then faint.
  */
 export function Chart({ title, curves, isTime = false, isLog = false, smoothing = 0, xLabel = "", highlightedLabel = "" }) {
   const box = useRef(null);

@@ -9,7 +9,7 @@ const MINUTE = 60;
 const LATE_SECONDS = 60; // maximum delay of points; points with a longer delay appear when the page is opened again
 const COUNT_METRIC_PATTERN = /^Invocations|Errors$/;
 
-/** Return at most MAX_QUERIES metrics that have a dimension, as CloudWatch describes them. */
+/** Return the metrics with one dimension, but at most MAX_QUERIES metrics, in the form of ListMetrics. */
 export async function listMetrics(name, value, signal) {
   const metrics = [];
   for (let token = {}; token; ) {
@@ -29,7 +29,7 @@ export const isMetricOf = (id, dimensions) =>
  * curve has at most `MAX_POINTS` points, so the points of a longer time have longer periods. */
 export const readCurves = (metrics, start, end, signal) => new CurveReader().read(metrics, start, end, signal);
 
-/** Reads curves repeatedly. Each time, it requests only the last periods, because only they may have new points. */
+/** Reads curves repeatedly. For a known curve, it requests only the last periods: only these may have new points. */
 export class CurveReader {
   constructor() {
     this.reset(null, 0);

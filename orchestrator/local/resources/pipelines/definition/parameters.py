@@ -95,7 +95,7 @@ def _bind(parameter: Parameter, text: str | None) -> Scalar:
 
 
 def _convert(parameter: Parameter, text: str) -> Scalar:
-    """Return a value of a request, which is always text, with the type of its parameter."""
+    """Convert the text of a value in a request to the type of the parameter. Requests contain all values as text."""
     if parameter.type is ParameterType.STRING:
         return text
     value: Any = None
