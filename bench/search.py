@@ -46,7 +46,7 @@ def compare(client: Any, rounds: int) -> None:
         ),
         "Search: 20 filters": partial(search, client, *[("Metrics.loss", "LessThan", "2")] * 20),
     }
-    client.list_training_jobs(MaxResults=1)  # the first request loads the model
+    client.list_training_jobs(MaxResults=1)  # for the first request, the server loads botocore's model of SageMaker
     timings = run_interleaved({name: partial(measure_seconds, run) for name, run in candidates.items()}, rounds)
     medians = {name: statistics.median(seconds) for name, seconds in timings.items()}
     baseline = next(iter(medians.values()))

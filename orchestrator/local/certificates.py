@@ -11,7 +11,7 @@ VALIDITY = datetime.timedelta(days=30)
 """The validity is longer than any job: SageMaker ends a processing job after 5 days, and a training job after 28
 days."""
 CLOCK_TOLERANCE = datetime.timedelta(days=1)
-"""The validity begins this time in the past, so that machines whose clocks are slow accept a new certificate."""
+"""A certificate is valid from this time before its creation, so that machines whose clocks are slow accept it."""
 
 
 def make_certificate(common_name: str) -> tuple[bytes, bytes]:

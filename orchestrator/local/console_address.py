@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 CONSOLE_PATH = "/_microjobs/console/"
-"""Path of the console. No bucket can have this name."""
+"""Path of the console. No bucket can have this path, because names of buckets contain no `_`."""
 CHANGES_PATH = f"{CONSOLE_PATH}api/changes"
 """Path of the feed: the stream of changes that the console receives."""
 

@@ -40,7 +40,7 @@ STOP_TIMEOUT = 60.0
 RESPONSE_TIMEOUT = 5.0
 """Seconds that a health check may take."""
 HANG_TIMEOUT = 15.0
-"""Seconds without an answer after which a new server replaces a server that was ready before."""
+"""If a server that was ready before does not answer for this number of seconds, `await_server` stops it."""
 TERM_TIMEOUT = 10.0
 """Seconds between SIGTERM and SIGKILL for a server that does not answer."""
 POLL_INTERVAL = 0.05
@@ -285,7 +285,9 @@ def use_server(home: Home, config: Config) -> Iterator[Address]:
 
 
 def make_mlflow_environment(home: Home, address: Address, server: str) -> dict[str, str]:
-    """Return the environment variables with which MLflow's own client uses an MLflow server without signatures.
+    """Return the environment variables with which MLflow's own client uses an MLflow server.
+
+    The client sends a token instead of a signature.
 
     Args:
         server: the name of a tracking server, or `mlflow-app/<name>`.

@@ -53,7 +53,7 @@ class NetworkSettings:
         return variables
 
     def write_files(self, root: Path) -> None:
-        """Write the files that the variables name into a folder that becomes the contract's root."""
+        """Write the certificates, if there are any, into a folder that becomes the contract's root."""
         if self.ca_bundle:
             (root / CA_BUNDLE_NAME).write_bytes(self.ca_bundle)
 

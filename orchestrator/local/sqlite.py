@@ -11,8 +11,9 @@ Row = tuple[Any, ...]
 
 
 class Database:
-    """One connection for all threads. When a method or a transaction ends, its changes survive a killed server.
+    """One connection for all threads.
 
+    When a method or a transaction has ended, its changes remain even if the server is killed.
     A failure of the machine can lose the last changes, but does not damage the file.
 
     Args:

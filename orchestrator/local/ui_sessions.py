@@ -46,7 +46,7 @@ class UiSessions:
         self._lock = threading.Lock()
 
     def offer(self, arn: str, link_seconds: float, session_seconds: float) -> tuple[str, str]:
-        """Return the label of a new host name, and a token that opens a session on this host once.
+        """Return the label of a new host name, and a token that opens one session under this host name.
 
         Args:
             arn: the resource that the session shows.

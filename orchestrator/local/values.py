@@ -21,10 +21,10 @@ class Deferred:
 
 
 def to_valid_json(value: Any) -> Any:
-    """Return a copy of a value that is valid JSON in UTF-8.
+    """Return a copy of a value. The copy is valid JSON in UTF-8.
 
-    Members that are null or not finite are dropped. List items that lose a member in this way, such as a metric without
-    its value, are dropped, too. Bytes of file names that are not UTF-8 are escaped.
+    Members and list items that are null or not finite are dropped. List items that lose a member in this way, such as a
+    metric without its value, are dropped, too. Bytes of file names that are not UTF-8 are escaped.
     """
     if isinstance(value, str):
         return escape_bytes(value)

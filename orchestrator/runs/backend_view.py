@@ -1,4 +1,4 @@
-"""The view of a backend that answers requests, such as AWS."""
+"""A view that sends requests to a backend, such as AWS."""
 
 from collections.abc import Iterator
 from itertools import islice

@@ -99,7 +99,7 @@ class Progress:
         display.status = status
 
     def show_log(self, display: StepDisplay, events: Iterable[LogEvent]) -> None:
-        """Show new lines of the log: all lines if `verbose` is set, otherwise only the last line."""
+        """Show new lines of the log: all lines if `verbose` is set. Otherwise, a terminal shows only the last line."""
         for event in events:
             display.last_log_lines.append(strip_controls(event.text))
             if self.verbose:

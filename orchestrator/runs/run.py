@@ -160,7 +160,7 @@ class Run(RunContext):
 
     @contextlib.contextmanager
     def _remove_on_failure(self, name: str, remove: Callable[[str], None]) -> Iterator[None]:
-        """Stop a job, or delete an endpoint, if Ctrl-C or a failure ends the block. With `keep`, print a note."""
+        """Stop a job, or delete an endpoint, if Ctrl-C or a failure ends the block. With `keep`, only print a note."""
         on_option = "" if self.journal.is_local else f" --on {self.journal.on}"
         command = f"run `microjobs stop {name}{on_option}` to stop or delete it"
         try:

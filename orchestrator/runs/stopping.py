@@ -91,7 +91,7 @@ def delete_endpoint(backend: Backend, name: str, print_note: Callable[[str], Non
                 f"endpoint {name} is {status} and was not deleted within {DELETE_TIMEOUT} s: "
                 "check its status with `microjobs ps`"
             )
-        # This request is repeated, because AWS refuses it while it creates the endpoint.
+        # This request is repeated, because AWS refuses to delete an endpoint that it is still creating.
         ENDPOINT.stop_or_delete(backend.sagemaker, name)
         time.sleep(backend.poll_interval)
     ENDPOINT_CONFIG.stop_or_delete(backend.sagemaker, name)

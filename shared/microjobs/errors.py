@@ -1,8 +1,9 @@
 """Errors that end a job, and their exit codes.
 
 The exit code shows who must act: the user (2), the platform (3), or the developers of the job (1, any other exception).
-A stopped job ends with 128 + the number of the signal. A stopped training job ends with 0, because it has saved its
-work and can resume.
+A stopped training job ends with 0, because it has saved its work and can resume. A stopped server of predictions also
+ends with 0. Other stopped jobs, and training jobs whose script fails after the signal, end with 128 + the number of the
+signal.
 """
 
 import errno

@@ -15,7 +15,7 @@ PROBE_BYTES = 1 << 16
 
 @contextlib.contextmanager
 def report_full_disk(path: Path) -> Iterator[None]:
-    """If the `with` block fails and the disk of `path` is full, raise an OSError that names `path`.
+    """If the `with` block fails and the disk of `path` is full, raise an OSError that names a file, by default `path`.
 
     Libraries report a full disk in their own words: PyTorch's RuntimeError says "unexpected pos 3904 vs 3856".
     """

@@ -1,6 +1,6 @@
-"""Logs a run with an artifact and a model with AWS's plug-in for MLflow, registers the model, and reads all of them.
+"""Logs a run that has an artifact and a model, registers the model, and reads all of them.
 
-Runs in MLflow's virtual environment. Usage: mlflow_tracking.py TRACKING_URI
+Uses AWS's plug-in for MLflow. Runs in MLflow's virtual environment. Usage: mlflow_tracking.py TRACKING_URI
 """
 
 import json

@@ -30,7 +30,8 @@ KILL_COUNTS = {"train-pytorch": 6, "train-tensorflow": 2}
 STOP_COUNTS = {"train-pytorch": 2, "train-tensorflow": 1}
 """Numbers of SIGKILL and SIGTERM per image, at random moments; MICROJOBS_DRILL_ENDS overrides both."""
 MAX_SIGNAL_SECONDS = {"train-pytorch": 4.0, "train-tensorflow": 10.0}
-"""Latest time of a signal, in seconds after the start of the container. It can be as late as the model's export."""
+"""Latest time of a signal, in seconds: for SIGKILL after the start of the container, for SIGTERM after the moment from
+which the job handles signals. The latest signals can arrive during the export of the model."""
 
 EXTRA_HYPERPARAMETERS: Mapping[str, Mapping[str, object]] = {
     "train-pytorch": {"eval_every": 100},

@@ -13,7 +13,7 @@ from .table_statistics import TableStatistics
 
 
 def fit_columns(settings: TableSettings, statistics: TableStatistics, medians: Mapping[str, float]) -> FittedColumns:
-    """Return the fitted columns, with the results of scikit-learn's SimpleImputer, StandardScaler and encoders.
+    """Return the fitted columns. Their values equal those of scikit-learn's SimpleImputer, StandardScaler and encoders.
 
     Args:
         statistics: statistics of all training rows.

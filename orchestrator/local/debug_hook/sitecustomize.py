@@ -53,7 +53,8 @@ def find_module() -> "tuple[str, Path | None]":
 
 
 def is_users_program(name: str, path: "Path | None") -> bool:
-    """Return whether the program belongs to the user: it is not in a folder of installed programs and modules."""
+    """Return whether the program matches the pattern of SCRIPT_VARIABLE. Without a pattern, return whether the program
+    belongs to the user: it is not in a folder of installed programs and modules."""
     if pattern := os.environ.get(SCRIPT_VARIABLE):
         return any(fnmatch.fnmatchcase(text, pattern) for text in (name, Path(name).name, str(path)))
     folders = [Path(sysconfig.get_path(key)).resolve() for key in LIBRARY_PATHS]

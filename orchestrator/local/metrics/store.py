@@ -128,7 +128,7 @@ class MetricStore:
     def read(self, series: Series, begin: float = 0.0, end: float = math.inf) -> list[Point]:
         """Return the points from `begin` until before `end`, sorted by time. A series without points is empty.
 
-        Points of the same second may be separate.
+        A second can have several points, because each flush adds points of its own.
         """
         self.flush()
         return self._tables.read(series, begin, end)
@@ -205,7 +205,7 @@ def _list_statistics(values: ValuesByName) -> Iterator[tuple[str, Statistics]]:
 
 
 def _merge(group: Sequence[ValuesByName]) -> Iterator[tuple[str, Statistics]]:
-    """Yield the names of the metrics, with the statistics of all their values."""
+    """Yield names of metrics with statistics. Merge the numbers of a metric, but yield each `Statistics` alone."""
     counts = Counter(map(id, group))
     distributions: dict[str, dict[float, float]] = {}
     for key, values in dict(zip(map(id, group), group, strict=True)).items():

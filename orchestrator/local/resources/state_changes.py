@@ -51,7 +51,8 @@ def make_detail(
 ) -> dict[str, Any]:
     """Return the `detail` of an event.
 
-    The status of a resource that runs until it is deleted is in capitals, as on AWS: IN_SERVICE stands for InService.
+    If a resource runs until it is deleted, such as an endpoint, its status is in capitals, as on AWS: InService becomes
+    IN_SERVICE.
 
     Args:
         describe_response: the response of the kind's Describe operation.

@@ -97,8 +97,8 @@ def collect(source: Path, target: Path, *, use_hard_links: bool) -> Tree | None:
 
     The contents become numbered files in the folder `target`; only the tree has the names, the folders and the links.
     Links that lead out of the folder, and special files such as pipes, are left out with a warning. Files that are
-    deleted during the copy are left out, too. Raise CannotRunError if a file does not fit on this device, or cannot be
-    read.
+    deleted during the copy are left out, too. Raise CannotRunError if a file does not fit on the device of `target`, or
+    cannot be read.
 
     Args:
         use_hard_links: make hard links instead of copies, and make unreadable folders of the source readable. Set this

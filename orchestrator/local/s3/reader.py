@@ -155,7 +155,9 @@ class ObjectReader:
     def walk(
         self, bucket: str, prefix: str, start_after: bytes, *, groups_by_folder: bool, include_markers: bool = True
     ) -> Iterator[StoredObject | str]:
-        """Return objects as `list` does, and folder markers. Raises ServiceError NoSuchBucket 404.
+        """Return the objects that `list` returns, folder markers, and common prefixes, which are strings.
+
+        Raises ServiceError NoSuchBucket 404.
 
         Args:
             groups_by_folder: for each folder below the prefix, yield its common prefix instead of its objects.

@@ -100,8 +100,8 @@ class _Body:
 
     def track(self, read: PendingRead, on_done: Callable[[PendingRead], object]) -> None:
         """Apply the deadline to a read, and call `on_done` when the read ends."""
-        # The callback of the read refers to this body. If the body also referred to the read, the cycle would never be
-        # freed.
+        # The callback of the read refers to this body. If the body also referred to the read, this reference cycle
+        # would keep the bytes of the body.
         self._reader.pending_reads[read] = self
         read.add_done_callback(on_done)
 

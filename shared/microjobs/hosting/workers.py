@@ -127,7 +127,7 @@ def _start_worker(start_application: StartWorker) -> Application:
 def drain(metrics: Metrics) -> None:
     """Wait for a quiet period without answered invocations. Meanwhile, each response has "Connection: close".
 
-    Otherwise, Granian closes idle connections at once, and a request that arrives at that moment is lost.
+    Without this wait, Granian would close idle connections immediately, and lose requests that arrive at that moment.
     """
     metrics.mark_stopping()
     deadline, previous_count = time.monotonic() + DRAIN_TIMEOUT, -1

@@ -119,7 +119,7 @@ def _check_widths(data: TrainingData) -> None:
 
 
 def _check_preprocessing_files(data: TrainingData) -> None:
-    """Raise UserError if several files state how x was made, because all except one belong to other jobs."""
+    """Raise UserError if the channel has several files that state how x was made. One job writes only one of them."""
     contents = {SCALER_FILE: data.scaler, COLUMNS_FILE: data.columns, PIPELINE_FILE: data.pipeline}
     names = [name for name, content in contents.items() if content is not None]
     if len(names) > 1:

@@ -17,7 +17,7 @@ from tests.local.gateway.conftest import CREDENTIALS, run_gateway
 from tests.local.gateway.test_application import get_error
 
 PROTOCOLS = ["json", "smithy-rpc-v2-cbor", "query"]
-"""The protocols of boto3's newest versions, of other SDKs, and of boto3's versions before 2025."""
+"""boto3 uses "json" since 2025, and "query" in older versions. Other SDKs use "smithy-rpc-v2-cbor"."""
 
 START_TIME = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=10)
 DIMENSIONS = [{"Name": "EndpointName", "Value": "größe & <x>"}, {"Name": "VariantName", "Value": "v"}]

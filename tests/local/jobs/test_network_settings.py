@@ -95,7 +95,7 @@ def test_jobs_get_no_variables_without_settings(parts: ServerParts, tmp_path: Pa
 
 
 def test_variables_of_the_request_and_of_the_image_have_priority(parts: ServerParts, tmp_path: Path) -> None:
-    """If a default variable had the same name in another case, some programs would read the default."""
+    """If the name of a default variable differed only in upper and lower case, some programs would read the default."""
     host = prepare_host(parts, tmp_path, SETTINGS, HTTP_PROXY="http://mine:1", SSL_CERT_FILE="/mine.pem")
     variables = host.merge_variables(image_variables={"no_proxy": "", "PIP_CERT": ""})
     assert variables.items() >= {"HTTP_PROXY": "http://mine:1", "SSL_CERT_FILE": "/mine.pem"}.items()

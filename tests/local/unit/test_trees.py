@@ -155,7 +155,7 @@ def remove_as_user(folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def folder_outside_pytest() -> Iterator[Path]:
-    """A folder outside pytest's temporary folder, which only the user who runs pytest can enter."""
+    """A folder outside pytest's temporary folder, because only the user who runs pytest can enter the latter."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 

@@ -35,8 +35,8 @@ for longer than the maximum delay."""
 PING_INTERVAL_SECONDS = 5.0
 """Seconds between two requests to `/ping`: a container reports only by `/ping` that it is healthy."""
 SILENCE_TIMEOUT_SECONDS = 60.0
-"""Seconds after which hosts are started again, because one of them has answered neither `/ping` with 200 nor a request.
-While a request with a longer timeout is in progress, that timeout applies instead."""
+"""If a container answers neither `/ping` with 200 nor a request for this number of seconds, all hosts are started
+again. While a request with a longer timeout is in progress, that timeout applies instead."""
 INVOCATIONS_PATH = "/invocations"
 
 
@@ -253,11 +253,14 @@ class ContainerReplica:
         return response
 
     def add_folder(self, source: Path, path: str, container_index: int = 0) -> None:
-        """Copy a folder to a path of a container. Raise the errors of `Host.add_folder`, and NoResponseError."""
+        """Copy a folder to a path of a container.
+
+        Raise the errors of `Host.add_folder`. Raise NoResponseError while the hosts restart.
+        """
         self._find_host(container_index).add_folder(source, path)
 
     def remove_folder(self, path: str, container_index: int = 0) -> None:
-        """Remove a folder of a container, if it exists. Raise NoResponseError."""
+        """Remove a folder of a container, if it exists. Raise NoResponseError while the hosts restart."""
         self._find_host(container_index).remove_folder(path)
 
     def _find_host(self, container_index: int) -> Host:

@@ -16,8 +16,8 @@ from microjobs_orchestrator.local.resources.operations import find_resource
 Deployment = Mapping[str, Any]
 """Members for an endpoint: EndpointConfigName; StartTime, in seconds since 1970; Variants (production variants) and
 Shadows (shadow variants), with their current weights and counts; and AsyncInferenceConfig, DataCaptureConfig and
-EnableNetworkIsolation, or None. Each variant also has the InstanceId of its first instance, and Model, a CreateModel
-request. A variant that inference components serve has no Model.
+EnableNetworkIsolation, each of which may be None. Each variant also has the InstanceId of its first instance, and
+Model, a CreateModel request. A variant that inference components serve has no Model.
 
 Members for an inference component: Model, Specification, InstanceType, Copies (the ids of the copies), and, for an
 adapter, Base (the name of the base component)."""
@@ -62,7 +62,7 @@ def find_randomly_routed_variants(deployment: Deployment) -> frozenset[str]:
 
 
 def list_instances(variant: Mapping[str, Any], limit: int) -> Iterator[Mapping[str, Any]]:
-    """Yield a variant with a model once per instance that should run, each time with the InstanceId of the instance.
+    """For each instance of a variant that should run, yield the variant with the InstanceId of this instance.
 
     Args:
         limit: the largest number of instances.

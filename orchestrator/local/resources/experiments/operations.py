@@ -54,7 +54,7 @@ class _ExperimentOperations(Operations):
         return {self.kind.summaries_member: [self._summarize(record) for record in page], **token}
 
     def _summarize(self, record: Record) -> Mapping[str, Any]:
-        """Return an item of a list. Its members have the names of Describe, except the source."""
+        """Return an item of a list. Its members have the same names as in Describe's response, except `Source`."""
         source = {f"{self.kind.noun}Source": record.description["Source"]} if "Source" in record.description else {}
         members = {**record.description, **self.compute_summary_members(record), **source}
         return describe_as(f"{self.kind.noun}Summary", replace(record, description=members))

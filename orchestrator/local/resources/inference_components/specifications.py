@@ -30,8 +30,8 @@ def find_model(context: Context, specification: Specification, *, is_isolated: b
     """Return the CreateModel request for a specification: the request of its model, or a request with its container.
     The container of an adapter has only model data.
 
-    Raise ValidationError if the specification has neither a model nor a container, or both, or if the model or its data
-    does not exist.
+    Raise ValidationError unless the specification has either a model or a container, but not both. Also raise
+    ValidationError if the model or its data does not exist.
     """
     if BASE_COMPONENT in specification:
         return _make_adapter_request(context, specification)

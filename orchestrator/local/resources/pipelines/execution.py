@@ -43,8 +43,8 @@ from microjobs_orchestrator.terminal import strip_controls
 logger = logging.getLogger(__name__)
 
 DEFINITION, PARAMETERS = "Definition", "Parameters"
-"""Keys of the stored request. Their values are the text of the definition, and the values of all parameters with their
-types."""
+"""Keys of the stored request. `Definition` has the text of the definition. `Parameters` has the values of all
+parameters by name; each value has the type of its parameter."""
 MAX_PARALLEL_STEPS = 50
 """Maximum number of steps that run at the same time, unless the execution has a ParallelismConfiguration."""
 MAX_REASON_CHARACTERS = 1300

@@ -32,8 +32,8 @@ def read_mlflow_config(
         arn: the ARN of the execution.
 
     Raises:
-        ValidationError: the MLflow server is not running, or the request has an experiment, but the definition has no
-            MLflow server.
+        ValidationError: the MLflow server is not running. Or the request names an experiment, although the definition
+            names no MLflow server.
     """
     variables = make_variables(arn, time.time())
     scope = StepScope(ExecutionValues(definition, context.store, parameters, variables, _refuse_properties))

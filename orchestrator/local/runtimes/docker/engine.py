@@ -56,7 +56,7 @@ def retry_while_unreachable(request: Callable[[], T]) -> T | None:
 def make_log_config(client: DockerClient) -> LogConfig:
     """Return settings that keep a container's whole log, because a restarted server reads it again.
 
-    The chosen log formats also keep bytes that are not text, which Docker's default format, JSON, does not.
+    The chosen log formats also keep bytes that are not text. Docker's default format, JSON, does not keep them.
     """
     if is_podman(client):
         return LogConfig(type="k8s-file")

@@ -143,7 +143,9 @@ class _Checker:
                 self._check_dependency(placed_step, source["StepName"], member)
 
     def _check_dependency(self, placed_step: _PlacedStep, name: str, where: str) -> None:
-        """Check that `placed_step` may refer to the step `name`: that step exists, and is in no loop or the same loop.
+        """Check that `placed_step` may refer to the step `name`.
+
+        The step `name` must exist, and must be in no loop or in the loop of `placed_step`.
 
         Args:
             where: the place of the reference, for error messages.
