@@ -31,7 +31,7 @@ class Usage:
     seconds: float
     """The time from start to end."""
     peak_bytes: int
-    """Peak memory of the process or of its largest child."""
+    """Peak memory of the process or of its largest child, whichever is larger."""
 
 
 def measure(command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> Usage:

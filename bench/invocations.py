@@ -138,7 +138,7 @@ def report(
 
 
 def add_job(home: Home) -> None:
-    """Store a finished training job, which clients describe while they wait for a job."""
+    """Store a finished training job for DescribeTrainingJob, which clients repeat while they wait for a job."""
     home.create()
     state = State(home.state)
     description = {

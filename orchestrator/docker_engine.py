@@ -144,7 +144,7 @@ def is_rootless(client: DockerClient) -> bool:
 def can_limit_containers(client: DockerClient) -> bool:
     """Return whether the engine can limit the memory and the processors of containers."""
     info = client.info()
-    # With version 1 of cgroups, users cannot set limits, but rootless Podman reports that it supports limits.
+    # With version 1 of cgroups, a rootless engine cannot set limits, but rootless Podman reports that it can.
     if info.get("CgroupVersion") == "1" and is_rootless(client):
         return False
     return bool(info.get("MemoryLimit", True) and info.get("CpuCfsQuota", True))

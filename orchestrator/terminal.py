@@ -1,7 +1,8 @@
 """Text as a terminal shows it, and text without control sequences.
 
 Progress bars (tqdm, Keras) rewrite their line with carriage returns, backspaces and cursor moves. `render` applies
-these and returns the last state. `strip_controls` removes every control sequence, so that text of a job can be printed.
+them and returns the text that remains. `strip_controls` removes every control sequence, so that text of a job can be
+printed.
 """
 
 import re
@@ -11,7 +12,7 @@ MAX_COLUMNS = 1000
 """Limit of one control sequence. A cursor move stops at this column, or at the end of a longer row. A sequence replaces
 at most this number of characters by spaces."""
 MAX_ROWS = 64
-"""Limit of cursor moves up and down."""
+"""The cursor moves at most this number of rows above or below the first row."""
 
 _CONTROL = re.compile(
     r"(?:\x1b\[|\x9b)(?P<parameters>[0-?]*)[ -/]*(?P<final>[@-~])"  # CSI
@@ -46,7 +47,7 @@ def _escape_surrogate(match: re.Match[str]) -> str:
 
 
 def render_line(line: str) -> str:
-    """Return the last state of a log line. Colours are kept if the line was not rewritten."""
+    """Return the text of a log line after all rewrites. Colours remain if they are its only control sequences."""
     content = line.rstrip("\r")
     if all(_COLOUR.fullmatch(match[0]) for match in _CONTROL.finditer(content)):
         return content
@@ -54,9 +55,9 @@ def render_line(line: str) -> str:
 
 
 def render_states(line: str) -> list[str]:
-    """Return the last state of a line as its program intended it and, if it differs, as a terminal shows it.
+    """Return a line after all rewrites: as its program intended it and, if this differs, as a terminal shows it.
 
-    The states differ if a shorter text does not cover the end of a longer one: `loss=10.5`, rewritten as `loss=9.5`,
+    The two texts differ if a shorter text does not cover the end of a longer one: `loss=10.5`, rewritten as `loss=9.5`,
     looks like `loss=9.55`.
     """
     if _CONTROL.search(line) is None:

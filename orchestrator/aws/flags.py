@@ -66,7 +66,7 @@ def parse_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def load_settings(options: argparse.Namespace) -> settings.Settings:
-    """Return the settings of the file and the flags, with boto3's region. They are not yet checked."""
+    """Return the settings of the file and the flags, not yet checked. If no region is set, add boto3's region."""
     from microjobs_orchestrator.aws.backend import add_region
 
     return add_region(settings.override(settings.load(), parse_settings(options)))

@@ -78,7 +78,10 @@ def disconnect() -> None:
 
 @contextmanager
 def direct_clients(local_server: LocalServer) -> Iterator[None]:
-    """Direct the AWS clients of this process to a server during a block. Restore boto3's default session after it."""
+    """Direct the AWS clients of this process to a server during a block.
+
+    After the block, restore the environment variables and boto3's default session.
+    """
     changes = shell.list_changes(local_server.environment, os.environ)
     earlier_values = {name: os.environ.get(name) for name in changes}
     session = getattr(sys.modules.get("boto3"), "DEFAULT_SESSION", None)

@@ -101,7 +101,7 @@ def _format_version(name: str, version: str | None) -> str:
 
 
 def parse(uri: str) -> FrameworkImage | None:
-    """Return the framework image that a URI names; None for other images, and for the local server's account."""
+    """Return the framework image that a URI names; None for other images, and for the local server's registry."""
     match = URI_PATTERN.fullmatch(uri)
     if match is None or match["account"] == ACCOUNT:
         return None

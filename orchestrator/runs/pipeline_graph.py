@@ -16,7 +16,7 @@ from microjobs_orchestrator.terminal import strip_controls
 
 LOOP_BRANCH = "each"
 BRANCHES = {"IfSteps": "if", "ElseSteps": "else", "ForEachBody": LOOP_BRANCH}
-"""The words for nested steps, by the member of a step's Arguments that contains them."""
+"""The word in front of a nested step, by the member of Arguments that contains the nested steps."""
 
 PARENT_STEP_TYPES = ("Condition", "ForEach")
 """The types of steps that contain other steps. The arguments of other types may have the names in `BRANCHES`, too."""
@@ -113,7 +113,7 @@ def list_failures(states: Mapping[str, Members], reason: str) -> list[str]:
 
 
 def _expand(nodes: Sequence[Node], states: Mapping[str, Members]) -> Iterator[Node]:
-    """Yield the nodes. A step of a ForEach step's body becomes one node per item, as soon as items have started."""
+    """Yield the nodes. A step in the body of a ForEach step becomes one node per item that has started."""
     for node in nodes:
         pattern = re.compile(rf"{re.escape(node.name)}-(\d+)")
         iterations = sorted(int(match[1]) for match in map(pattern.fullmatch, states) if match)

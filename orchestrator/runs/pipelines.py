@@ -1,4 +1,4 @@
-"""The definition of a workflow as a SageMaker Pipeline, which this machine and AWS accept.
+"""The definition of a workflow as a SageMaker Pipeline, which the local server and AWS accept.
 
 A job's request becomes a step. If a step reads an output of an earlier step, its request refers to that step, so that
 the steps run in the right order. A model becomes a package in the model registry; the run deploys the package.
@@ -20,7 +20,7 @@ STEP_TYPES = {PROCESSING: "Processing", TRAINING: "Training", TUNING: "Tuning", 
 """The type of a request's step, by kind. Other requests, such as CreateEndpoint, have no step."""
 
 RUN_PARAMETER = "RunName"
-"""The parameter with the name of the folder that contains an execution's data."""
+"""The parameter that contains the name of the run. A folder with this name contains the data of the execution."""
 
 OUTPUT_MEMBERS = ("ProcessingOutputConfig", "OutputDataConfig")
 """The members with the S3 URIs that a job writes."""

@@ -14,7 +14,7 @@ MAX_MEMBERS = 100_000
 MAX_DEPTH = 64
 """Maximum number of parts of a member's path: its folders and its own name."""
 MAX_HEADER_BYTES = 1 << 20
-"""Maximum size of a member's header, which tarfile reads at once."""
+"""Maximum size of a member's header, which tarfile reads in one piece."""
 MAX_RATIO = 100
 """Maximum size of the extracted files, as a multiple of the archive's size. The multiple of real models is below 10."""
 ALWAYS_ALLOWED_BYTES = 1 << 30
@@ -61,7 +61,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 class _BoundedGzipFile(gzip.GzipFile):
-    """Refuses large reads. tarfile reads a whole header at once, so a header with a false size would fill the
+    """Refuses large reads. tarfile reads a header in one piece, so a header with a false size would fill the
     memory."""
 
     def read(self, size: int | None = -1) -> bytes:

@@ -21,8 +21,8 @@ NUMBER_DTYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64}
 """numpy's types for the types of numeric inputs. ONNX Runtime's names are the keys, as in TEXT_TYPE."""
 
 TOLERANCE = 1e-4
-"""Maximum difference between the features of the pipeline and of its ONNX form. For features above 1, the difference
-is relative to the feature."""
+"""Maximum difference between the features of the pipeline and of its ONNX form. If the absolute value of a feature is
+above 1, the difference is relative to this value."""
 
 
 class OnnxPipeline:

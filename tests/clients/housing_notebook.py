@@ -1,7 +1,8 @@
 """Makes the calls of the housing notebook with the SageMaker SDK v2 and the local server.
 
-The project's images replace the notebook's scripts in AWS's images, so the generic classes `Processor` and `Estimator`
-replace `SKLearnProcessor` and `TensorFlow`. The data come from a file, and the endpoint has another instance type.
+The notebook runs scripts in AWS's images. This program runs the project's images, so the generic classes `Processor`
+and `Estimator` replace `SKLearnProcessor` and `TensorFlow`. The data come from a file, and the endpoint has another
+instance type.
 `notebook_cells.py` has the notebook's own scripts and classes.
 
 Runs in the SDK's virtual environment.

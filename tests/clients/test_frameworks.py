@@ -14,7 +14,7 @@ from tests.packages import make_wheel
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
 FILES = {"sklearn": {"model.joblib"}, "tensorflow": {"1/saved_model.pb"}, "pytorch": {"model.pth"}}
-"""Files that each script must save."""
+"""Files that the training script for each framework must save."""
 
 
 @pytest.fixture(scope="module", params=["docker", "process"])

@@ -1,4 +1,4 @@
-"""A full disk ends a trainer with the reason, exit code 3 and no partly written file.
+"""If the disk is full, a trainer ends with exit code 3 and a failure reason, and leaves no partly written file.
 
 tests/unit/test_disk_full.py tests the other jobs, without containers.
 """

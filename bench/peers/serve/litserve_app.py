@@ -1,4 +1,4 @@
-"""LitServe with `fast_codec`, except for JSON, which LitServe itself decodes."""
+"""LitServe with `fast_codec`. Only the decoding of JSON is LitServe's own."""
 
 import sys
 from typing import Annotated, Any

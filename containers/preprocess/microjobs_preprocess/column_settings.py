@@ -1,4 +1,4 @@
-"""The user's file columns.json, which declares for each column of a table how it becomes a feature."""
+"""The user's file columns.json, which declares how each column of a table becomes features."""
 
 import json
 import math

@@ -39,7 +39,7 @@ class MedianSearch:
 
 
 Searches = Mapping[str, tuple[MedianSearch, MedianSearch]]
-"""The searches for the two middle values of each column. If the number of values is odd, both search the same value."""
+"""The searches for the two middle values of each column. If the number of values is odd, both searches are for the same value."""
 
 
 def start_searches(counts: Mapping[str, int]) -> Searches:
@@ -57,7 +57,7 @@ def make_empty_histograms(searches: Searches) -> Histograms:
 
 
 def count_digits(histograms: Histograms, blocks: Iterable[Mapping[str, Floats]], round_number: int) -> None:
-    """Add the next digits of all values, which may be NaN, to the histograms."""
+    """Count the next digits of all values except NaN in the histograms."""
     for block in blocks:
         for name, column_histograms in histograms.items():
             keys = _to_keys(block[name][~np.isnan(block[name])])

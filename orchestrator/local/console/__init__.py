@@ -1,1 +1,1 @@
-"""The web console: pages in a browser that show the resources of this server, and use the operations of all clients."""
+"""The web console: pages that show the resources of this server, and send the same requests as other clients."""

@@ -1,8 +1,8 @@
 """Authentication: one interceptor reads the signature; a later interceptor verifies it when the service is known.
 
-For most services, clients sign the SHA-256 of the body but do not send it, so the server must read the body before it
-can verify the signature. Until then, the body must use little memory: a large body is a temporary file, and the number
-of bodies is limited.
+For most services, clients sign the SHA-256 of the body but do not send this SHA-256. So the server must read the body
+before it can verify the signature. Until then, the body must use little memory: a large body is a temporary file, and
+the number of bodies is limited.
 """
 
 import threading
@@ -85,7 +85,7 @@ class BodySpool:
 
     @contextmanager
     def reserve_slot(self, request: Request) -> Iterator[None]:
-        """Reserve one of the slots while the `with` block reads a body, for at most `BODY_TIMEOUT` seconds.
+        """Reserve one of the slots while the `with` block reads a body. It must arrive within `BODY_TIMEOUT` seconds.
 
         Raises:
             ServiceError: 503, too many bodies are being read.

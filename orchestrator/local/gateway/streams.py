@@ -73,7 +73,7 @@ class Writer:
     """Writer to a socket that is non-blocking or has a timeout.
 
     It keeps up to MAX_UNSENT_BYTES until the end of the response. Therefore, a small response is sent in one piece, and
-    no worker thread waits for a client that reads no responses.
+    no worker thread waits until its client reads it.
 
     Args:
         timeout: seconds for which one call may wait.

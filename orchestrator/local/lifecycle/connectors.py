@@ -29,7 +29,7 @@ class Connectors:
         return self._connect_by_arn.get(arn)
 
     def wait(self, arn: str, seconds: float) -> None:
-        """Wait until the process of a resource answers, at most for some seconds, or until `close` is called."""
+        """Wait until the process of a resource answers, `close` is called, or this number of seconds has passed."""
         with self._changed:
             self._changed.wait_for(lambda: self._is_closed or arn in self._connect_by_arn, seconds)
 

@@ -23,7 +23,8 @@ WriteNote = Callable[[str], None]
 def merge_outputs(hosts: Sequence[Host], path: str, target: Path, note: WriteNote) -> Tree:
     """Copy a path of the contract from all hosts to the folder `target`, and return one merged tree.
 
-    If several hosts have a file with the same name, the first host's file is taken. The job's log notes differences.
+    If several hosts have a file with the same name, the file of the first of these hosts is taken. A sentence in the
+    job's log reports each file that differs.
     """
     discard(target)  # the folder may contain files of a killed server
     make_folders(target)

@@ -28,7 +28,7 @@ value is the structure; it is empty for the whole result."""
 def encode_events(
     stream: Any, events: Iterable[Event], content_type: str, format_document: FormatDocument
 ) -> Iterator[bytes]:
-    """Yield the messages of a stream, and an empty part for a pause.
+    """Yield the messages of a stream. For the event None, which stands for a pause, yield an empty part.
 
     If the iteration over the events raises a ServiceError, the error becomes the last message.
 
@@ -66,7 +66,7 @@ def _encode_event(
 
 
 def _encode_error(stream: Any, error: ServiceError, content_type: str, format_document: FormatDocument) -> bytes:
-    """Encode an error as the stream's exception with the error's code, or as a message of type `error`."""
+    """Encode an error as the stream's exception with the same code; if there is none, as a message of type `error`."""
     for name, shape in stream.members.items():
         if shape.metadata.get("exception") and error.code == shape.name:
             headers = {":message-type": "exception", ":exception-type": name, ":content-type": content_type}

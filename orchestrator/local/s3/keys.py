@@ -20,7 +20,7 @@ _RESERVED_SUFFIXES = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
 
 def parse_uri(uri: str) -> tuple[str, str]:
     """Return the bucket of an S3 URI, and the rest, which is a key, a prefix or empty. Raises ServiceError
-    ValidationException."""
+    ValidationException if the text is not such a URI."""
     scheme, _, bucket_and_key = uri.partition("://")
     bucket, _, key = bucket_and_key.partition("/")
     if scheme != "s3" or not is_bucket_name(bucket):

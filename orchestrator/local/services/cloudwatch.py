@@ -31,7 +31,7 @@ MAX_POINTS = 1440
 MAX_LISTED_METRICS = 500
 """Maximum number of metrics in a page of ListMetrics."""
 MAX_DATA = 1000
-"""Maximum number of MetricData in one request."""
+"""Maximum number of items of MetricData in one request."""
 ACTIVE_SECONDS = 3 * 3600.0
 """Maximum age of the newest point of a metric that counts as recently active."""
 

@@ -59,7 +59,7 @@ class Dispatcher:
         self._fallback_executor = ThreadPoolExecutor(1, "fallback")
 
     def __call__(self, head: RequestHead, exchange: ServerExchange) -> None:
-        """Answer one request, at once or later."""
+        """Answer one request, immediately or later."""
         try:
             answer_request = FAST_ROUTES.get((head.path, head.method)) or self._find_answer_method(head.path)
             answer_request(self, head, exchange)

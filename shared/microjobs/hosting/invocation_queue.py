@@ -18,7 +18,7 @@ from .streams import StreamSender
 logger = logging.getLogger("microjobs")
 
 MAX_DELAY_SHARE = 0.1
-"""Maximum time that an invocation waits for other invocations, as a share of the time of the last batch."""
+"""Maximum time that an invocation waits for other invocations, as a share of the duration of the previous batch."""
 
 
 class PendingInvocation(NamedTuple):
@@ -34,7 +34,7 @@ class InvocationQueue:
     """Answers invocations. Each thread answers one at a time, or several with one run of a model that supports this.
 
     Invocations that arrive while the model runs form the next batch. A batch waits for more invocations only if the
-    last batch shows that more clients are sending, so that a single client never waits.
+    previous batch shows that more clients are sending, so that a single client never waits.
 
     Args:
         respond: function that sends a response.
@@ -61,7 +61,7 @@ class InvocationQueue:
         self._free_threads = Semaphore(threads)
         self._delay_seconds = 0.0
         self._expected_count = 1
-        """Number of invocations in the last batch, plus the number of invocations that waited when it ended."""
+        """Number of invocations in the previous batch, plus the number of invocations that waited when it ended."""
 
     def put(self, pending: PendingInvocation) -> bool:
         """Add an invocation; return False if the queue is full. Call this method in the thread of the listener."""
@@ -73,7 +73,7 @@ class InvocationQueue:
         return True
 
     def _pass_on(self) -> None:
-        """Pass the invocations to the threads, all at once, because each switch between two threads costs time."""
+        """Pass all new invocations to the threads in one call, because each switch between two threads costs time."""
         invocations, self._new_invocations = self._new_invocations, []
         for pending in invocations:
             self._invocations.put(pending)
@@ -108,7 +108,7 @@ class InvocationQueue:
         self._delay_seconds = min(
             self._settings.max_delay_seconds, MAX_DELAY_SHARE * (time.perf_counter() - start_time)
         )
-        # The waiting invocations are counted before the responses, after which clients send their next invocations.
+        # The waiting invocations are counted before the responses are sent: a client that has its response sends again.
         self._expected_count = len(invocations) + self._invocations.qsize()
         first.exchange.run_in_loop(self._finish_batch, invocations, outcomes)
 

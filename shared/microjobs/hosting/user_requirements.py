@@ -1,7 +1,7 @@
 """Installs `code/requirements.txt` into a virtual environment that extends the image's packages.
 
 The environment is in the temporary folder, so that workers share it and a restarted container finds it again. Packages
-of the image stay visible, and a requirement of another version hides the image's package, as on AWS. The server
+of the image stay visible, and a requirement hides the image's package of another version, as on AWS. The server
 restarts with the environment's interpreter, because it has already imported some packages, such as numpy.
 """
 
@@ -58,7 +58,10 @@ class RestartNeededError(Exception):
         self._python = python
 
     def restart(self) -> None:
-        """Replace this process. The new process unblocks the signals as soon as it can handle them."""
+        """Replace this program by `serve` with the other interpreter.
+
+        The new program starts with STOP_SIGNALS blocked, and unblocks them as soon as it can handle them.
+        """
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         os.execv(  # noqa: S606 - runs without a shell on purpose
             self._python, [str(self._python), FLAGS, "-m", "microjobs.run", "serve"]
@@ -87,7 +90,7 @@ def ensure_installed(code: Path) -> None:
 
 
 def make_cache_folder() -> Path:
-    """Create this user's folder for environments, or another folder if other users have access to it. Return it."""
+    """Return this user's folder for environments. If other users have access to it, return a new folder instead."""
     folder = Path(tempfile.gettempdir()) / f"microjobs-requirements-{os.getuid()}"
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)

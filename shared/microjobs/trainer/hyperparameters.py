@@ -44,6 +44,6 @@ class TrainerHyperparameters:
         return epoch % self.test_interval == 0 or epoch == self.epochs - 1
 
     def fingerprint(self) -> dict[str, bool | int | float | str]:
-        """Return the values that determine the weights. A job resumes from a checkpoint only with equal values."""
+        """Return the values that must be equal in a job and in the checkpoint from which it resumes."""
         ignored_names = ("epochs", "early_stopping", "checkpoint_every", "keep_checkpoints")
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in ignored_names}

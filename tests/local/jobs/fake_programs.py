@@ -62,7 +62,7 @@ class FakeProgram:
         yield STARTED_LINE
         self._ended.wait()
 
-    def stop(self, grace: float) -> int:  # noqa: ARG002  the program always ends at once
+    def stop(self, grace: float) -> int:  # noqa: ARG002  the program always ends immediately
         self.end(0)
         return self.exit_code or 0
 

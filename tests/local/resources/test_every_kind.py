@@ -175,7 +175,7 @@ def test_event_that_cannot_be_made_does_not_prevent_the_change(
 def test_duplicate_name_is_refused(server: Server, kind: Kind) -> None:
     server.create(kind, "one")
     with pytest.raises(ServiceError, match="already exist"):
-        # The tags make this another request. The same request may succeed, because it also has the same token.
+        # The tags make this request differ from the first one. An equal request, with the same token, may succeed.
         server.create(kind, "one", Tags=TAGS)
 
 

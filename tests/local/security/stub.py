@@ -1,8 +1,9 @@
 """The local server with a runtime that starts no processes: `python -m tests.local.security.stub HOME`.
 
-Jobs succeed at once, and training jobs print their hyperparameters. Models return the body of the request, or status
-500 for the body `fail`. For the body `parts`, they send the lines `part 0` to `part 3` with pauses. For the body `cut`,
-they close the connection in the middle of the response. The models have the API of multi-model containers.
+Jobs succeed immediately, and training jobs print their hyperparameters. Models return the body of the request, or
+status 500 for the body `fail`. For the body `parts`, they send the lines `part 0` to `part 3` with pauses. For the body
+`cut`, they announce one byte more than they send, and close the connection. The models have the API of multi-model
+containers.
 """
 
 import logging

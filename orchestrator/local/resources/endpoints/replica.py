@@ -26,8 +26,10 @@ class Replica(Protocol):
     def start(self, hosts: Sequence[Host] = ()) -> None:
         """Start the hosts, or resume with the running `hosts` of an earlier server; return when they serve.
 
-        Raise CannotRunError if they cannot start or are not healthy (UnhealthyError), ServiceError if the model data
-        does not exist any more, and StoppedError after `abandon`.
+        Raises:
+            CannotRunError: the hosts cannot start, or are not healthy (UnhealthyError).
+            ServiceError: the model data does not exist any more.
+            StoppedError: `abandon` was called.
         """
 
     def abandon(self) -> None:
@@ -40,7 +42,7 @@ class Replica(Protocol):
         """Send a request to the model, and write the body of the response to a file.
 
         Raise the errors of `Client.request`. Also raise NoResponseError while a host restarts, and ServiceError if the
-        replica refuses the request, for example because its target does not exist.
+        replica refuses the request, for example because the request's target model does not exist.
         """
 
     def stream(self, request: InferenceRequest) -> ResponseStream:

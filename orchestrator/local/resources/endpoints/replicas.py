@@ -80,7 +80,7 @@ def _make_container_replica(
 
 
 def _limit_download(attempt: Attempt, seconds: float) -> Attempt:
-    """Return an attempt that fails if its plan needs more than `seconds` to extract the model data."""
+    """Return an attempt that fails if the extraction of the model data takes more than `seconds`."""
 
     def make_plan(folder: Path) -> Plan:
         start_time = time.monotonic()

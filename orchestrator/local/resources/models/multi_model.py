@@ -33,8 +33,8 @@ Version = tuple[tuple[str, str, int, int], ...]
 
 
 def check_multi_model_members(store: ObjectStore, container: Mapping[str, Any]) -> None:
-    """Raise ValidationError if the Mode of a container does not allow its other members, or if a prefix for models is
-    one object, or is in no bucket."""
+    """Raise ValidationError if the Mode of a container does not allow its other members, if the prefix of the models is
+    one object, or if the prefix's bucket does not exist."""
     if not is_multi_model(container):
         if "MultiModelConfig" in container:
             raise ValidationError("MultiModelConfig requires Mode MultiModel: set Mode, or remove MultiModelConfig.")

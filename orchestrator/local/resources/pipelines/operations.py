@@ -166,7 +166,7 @@ class PipelineOperations(Operations):
         return describe_resource(PIPELINE, record, {**version.description, **self.compute_members(record)})
 
     def compute_members(self, record: Record) -> Mapping[str, Any]:
-        """Return the time of the newest execution, as the member of Describe and as the member of List."""
+        """Return the time of the newest execution twice: Describe names it LastRunTime, and List LastExecutionTime."""
         query = Query(PIPELINE_EXECUTION.arn_type, owner=Owner(PIPELINE.arn_type, record.name), limit=1)
         times = [execution.created for execution in self.context.state.find(query)]
         return {"LastRunTime": times[0], "LastExecutionTime": times[0]} if times else {}
@@ -215,7 +215,7 @@ def _digest_request(request: Request) -> str:
 
 
 def _accept_repetition(existing_pipeline: Record, request: Request, digest: str) -> Record:
-    """Return an existing pipeline, if the same request with the same token created it."""
+    """Return the existing pipeline if an equal request created it. Otherwise, raise ValidationError."""
     if existing_pipeline.internal.get("RequestDigest") == digest:
         return existing_pipeline
     raise ValidationError(

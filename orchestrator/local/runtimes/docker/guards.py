@@ -200,7 +200,7 @@ class GuardedPort:
     def __init__(self, container: Container) -> None:
         self._container = container
         self._connector: Connector | None = None
-        """The first connector to which the guard has answered."""
+        """The first connector through which the guard has answered."""
 
     def connect(self, timeout: float) -> socket.socket:
         """Open a connection, as `Host.connect` does."""
