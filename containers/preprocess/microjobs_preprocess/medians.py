@@ -39,7 +39,8 @@ class MedianSearch:
 
 
 Searches = Mapping[str, tuple[MedianSearch, MedianSearch]]
-"""The searches for the two middle values of each column. If the number of values is odd, both searches are for the same value."""
+"""The searches for the two middle values of each column. If the number of values is odd, the two searches are
+for the same value."""
 
 
 def start_searches(counts: Mapping[str, int]) -> Searches:
