@@ -119,7 +119,7 @@ def push_image(
 def _tag_temporarily(client: "DockerClient", image_id: str, repository: str, tag: str) -> Iterator[None]:
     """Give the image a name in the registry during the block, because engines push by name.
 
-    The name is removed afterwards, because it would keep each pushed image on the disk.
+    A name that the image did not have before is then removed, because it would keep each pushed image on the disk.
     """
     name = f"{repository}:{tag}"
     existed = name in client.images.get(image_id).tags

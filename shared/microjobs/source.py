@@ -13,7 +13,7 @@ from microjobs.contract import Layout
 from microjobs.errors import UserError
 
 DEFAULT_REGION = "us-east-1"
-"""The region for the first request. S3 redirects the request to the region of the bucket."""
+"""The region for the first request, if no variable names a region. S3 redirects the request to the bucket's region."""
 CONNECT_SECONDS = 10
 ATTEMPTS = 3
 

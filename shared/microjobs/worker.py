@@ -17,7 +17,7 @@ REPORT_VARIABLE = "MICROJOBS_REPORT"
 """Variable with the path of the pipe to which workers write their report."""
 
 EXIT_TIMEOUT_SECONDS = 60.0
-"""Seconds after which a worker exits if its parent has not ended it."""
+"""Seconds from a worker's report of success until the worker exits, if its parent has not ended it."""
 
 _MAX_LINE_BYTES = 4096
 """Maximum size of a line. Several workers' lines do not mix in the pipe if each has at most PIPE_BUF bytes."""

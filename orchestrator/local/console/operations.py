@@ -50,8 +50,8 @@ def is_allowed(service: str, operation: str) -> bool:
 
 
 def make_operation_caller(services: Mapping[str, AnyService]) -> CallOperation:
-    """Return a function that performs an operation as for other clients: it validates the members, checks their parity,
-    and calls the handler."""
+    """Return a function that performs an operation as for other clients: it validates the members, checks them
+    against their parity rows, and calls the handler."""
     invoke = make_invoker(services)
 
     def call(state: RequestState, service_name: str, operation_name: str) -> HttpResponse:

@@ -75,7 +75,7 @@ class EventQueue:
         self._events.put(event)
 
     def wait(self, timeout: float | None = None) -> list[Event]:
-        """Wait for an event, and return all events that have arrived. The list is empty after `timeout` seconds."""
+        """Wait for an event, and return all events that have arrived; none if no event arrives in `timeout` seconds."""
         try:
             events = [self._events.get(timeout=timeout)]
         except queue.Empty:

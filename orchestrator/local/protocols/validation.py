@@ -28,8 +28,8 @@ LIMITS: Mapping[str, tuple[int, int]] = {
 
 GENERAL_NUMBER_TYPES: Mapping[str, str] = {"long": "integer", "double": "float", "timestamp": "float"}
 """The general type of each number type. While the value of an expression is not known, an integer may stand for a long,
-and a float for a double or a timestamp. Therefore, both types are replaced by general types before they are compared.
-"""
+and a float for a double or a timestamp. Therefore, the types of the expression and of the member are replaced by
+general types before they are compared."""
 
 MATCH_TIMEOUT_SECONDS = 2.0
 """CPU seconds for matching one pattern with one value."""

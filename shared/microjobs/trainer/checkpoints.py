@@ -161,7 +161,7 @@ class Checkpoints:
         self.folder.mkdir(parents=True)
         if self.is_temporary:
             (self.folder / TEMPORARY_MARK).touch()
-        if os.getuid() == 0:  # the owner of the parent folder must be able to delete it
+        if os.getuid() == 0:  # the owner of the parent folder must be able to delete the new folder
             owner = self.folder.parent.stat()
             os.chown(self.folder, owner.st_uid, owner.st_gid)
 

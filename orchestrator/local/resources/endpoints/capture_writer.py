@@ -140,8 +140,8 @@ class CaptureWriter:
 
 
 def _load_bodies(exchange: Exchange) -> Exchange:
-    """Return an exchange whose bodies are in memory. If a body is too large for the buffer, read only enough
-    of it to show this."""
+    """Return an exchange whose bodies are in memory. A body that is too large for the buffer is read only
+    in part, because the exchange is lost."""
     if not callable(exchange.request.body) and not callable(exchange.body):
         return exchange
     return replace(
