@@ -43,7 +43,7 @@ def list_uncommitted_files(repository: Path, job: str, variant: str = "cpu") -> 
 def list_changed_files(
     repository: Path, job: str, variant: str, old_revision: str, *, new_revision: str | None = None
 ) -> list[str] | None:
-    """Return the image's files that differ between two revisions; None if the repository does not have one of them.
+    """Return the image's files that differ between two revisions; None if the repository lacks a revision.
 
     Args:
         new_revision: by default, the working tree is compared with `old_revision`.

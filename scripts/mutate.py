@@ -37,8 +37,8 @@ changes that are not plausible mistakes."""
 
 TIMEOUT_FACTOR = 5
 ADDITIONAL_TIMEOUT_SECONDS = 20
-"""The tests of a change may take TIMEOUT_FACTOR times as long as the tests without a change, plus these seconds. A
-change that makes the tests slower counts as detected."""
+"""The tests of a change may take TIMEOUT_FACTOR times as long as the tests without a change, plus these seconds. If
+they take longer, the change counts as detected."""
 
 
 def main() -> int:

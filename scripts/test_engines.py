@@ -142,7 +142,7 @@ def save_images(archive: Path) -> Path:
 
 
 def run(name: str, folder: Path, archive: Path, tests: Sequence[str]) -> tuple[int, float]:
-    """Run the tests on an engine. Return pytest's exit code, and the seconds that the engine took."""
+    """Run the tests on an engine. Return pytest's exit code, and the duration of this call in seconds."""
     start_time, engine = time.monotonic(), ENGINES[name]
     engine_folder, bridges = folder / name, list_podman_bridges()
     engine_folder.mkdir()

@@ -96,7 +96,7 @@ class Config:
     framework_images: bool = False
     """Whether to run this repository's images in place of AWS's images for scikit-learn, TensorFlow and PyTorch."""
     guard_image: str = ""
-    """Image with Python for the guards of hosts' networks; empty: an image that the engine has."""
+    """Image with Python for the guards of hosts' networks, or `none`. If it is empty, `Guards` chooses an image."""
     serverless_idle_seconds: int = SERVERLESS_IDLE_SECONDS
     """Seconds after the last request until the container of a serverless variant is stopped."""
     autoscaling_speed: int = 1

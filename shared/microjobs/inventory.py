@@ -37,7 +37,7 @@ class ArrayDescription:
 
     @property
     def partner_name(self) -> str:
-        """Name of the file with the targets of these features, or the features of these targets."""
+        """Name of the file of targets that belongs to this file of features, or the reverse."""
         return ("y" if self.is_features else "x") + self.name[1:]
 
 
@@ -72,7 +72,8 @@ def describe_arrays(folder: Path) -> list[ArrayDescription]:
 
 
 def find_data(folder: Path) -> Iterator[Path]:
-    """Yield the data files and folders in a folder, sorted. Log a warning that names the files that are skipped."""
+    """Yield the data files and folders in a folder, sorted. Log a warning that names the other files and folders. The
+    folder `code` is skipped without a warning."""
     skipped_names = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.name in SKIPPED_NAMES or path.name.startswith((".", "_")) or _is_empty_folder(path):
@@ -155,8 +156,8 @@ def merge(files_by_host: Mapping[str, Sequence[F]]) -> dict[str, F]:
 def assign(files_by_host: Mapping[str, Sequence[F]]) -> dict[str, list[str]]:
     """Assign each file to exactly one of the hosts that have it, and return the file names by host.
 
-    With `FullyReplicated` inputs, every host has every file, but only one host may write its result. Larger files are
-    assigned first, each to the host with the fewest bytes so far.
+    With `FullyReplicated` inputs, every host has every file, but only one host may write the result of a file. Larger
+    files are assigned first. Each file goes to the host that has the file and the fewest assigned bytes so far.
     """
     names_by_host: dict[str, list[str]] = {host: [] for host in files_by_host}
     bytes_by_host = dict.fromkeys(files_by_host, 0)

@@ -19,7 +19,7 @@ def adopt_orphans() -> None:
 def end_with_parent(parent_pid: int, signal_number: int) -> None:
     """Let the kernel send a signal to this process when its parent ends, even if `kill -9` ends the parent.
 
-    If the parent has ended before this call, send the signal at once.
+    If the parent ended before this call, this process sends the signal to itself.
     """
     if sys.platform == "linux":
         import ctypes

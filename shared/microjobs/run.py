@@ -123,8 +123,8 @@ def _train(job: "_Job", layout: Layout) -> None:
         sys.path.remove(str(job.folder))  # the script must not import modules of the job
         script_mode.train(str(program))
         return
-    # Hyperparameters are checked before the main module imports its framework, so that invalid values are reported at
-    # once.
+    # Hyperparameters are checked before the main module imports its framework, so that a job with invalid values ends
+    # immediately.
     declaration = job.load_hyperparameters()
     job.find_command("train")(values if declaration is None else hyperparameters.load(declaration, values))
 

@@ -54,7 +54,7 @@ class HostingKind:
     supports_capture: bool = True
     """Whether AWS supports data capture for this kind."""
     has_shadow: bool = False
-    """Whether the model of the other version is a shadow variant."""
+    """Whether the endpoint has a shadow variant with the model of the other version."""
 
 
 KINDS = (
@@ -264,7 +264,7 @@ def list_outputs(captures: Mapping[str, Sequence[Members]]) -> dict[str, list[st
 
 
 def parse_captures(name: str, files: Mapping[str, str]) -> dict[str, list[Members]]:
-    """Return the records of an endpoint by variant, from the text of each captured object by its key."""
+    """Return the captured records of the endpoint `name`, by variant. `files` has the texts of the objects, by key."""
     records: dict[str, list[Members]] = {}
     for key, text in files.items():
         variant = key.partition(f"/captured/{name}/")[2].partition("/")[0]

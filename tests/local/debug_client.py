@@ -100,7 +100,7 @@ def connect(port: int) -> Iterator[DebugClient]:
 
 
 def _try_connect(port: int) -> socket.socket | None:
-    """Return a connection on which the adapter has sent its first event; None if there is none yet.
+    """Return a connection on which the adapter has sent its first event; None if the adapter has sent no event yet.
 
     An accepted connection alone does not show that the adapter listens, because the engine accepts connections earlier.
     """

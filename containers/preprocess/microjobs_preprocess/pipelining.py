@@ -13,9 +13,10 @@ MAX_THREADS = 8
 
 
 def map_ahead(function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
-    """Yield the function's results in order. The next items are read and processed while the caller uses a result.
+    """Yield the function's results in order. Threads process the next items while the caller uses a result.
 
-    At most two items per thread are in memory. numpy, pyarrow, reads and writes release Python's GIL.
+    At most two items per thread are in memory. Threads are fast enough, because numpy, pyarrow, and reads and writes of
+    files release Python's GIL.
     """
     threads = min(len(os.sched_getaffinity(0)), MAX_THREADS)
     pending: deque[Future[B]] = deque()

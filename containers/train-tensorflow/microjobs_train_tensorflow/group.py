@@ -45,7 +45,7 @@ class Group(group.Group):
     def _sum(self, values: NDArray[Any]) -> NDArray[Any]:
         # TensorFlow does not sum booleans and 8-bit integers.
         tensor = tf.constant(values.astype(np.int64) if values.dtype.kind in "biu" else values)
-        if tensor.dtype not in self._sum_functions:  # the function is traced once for arrays of any length
+        if tensor.dtype not in self._sum_functions:  # the traced function takes arrays of any length
             signature = [tf.TensorSpec([None], tensor.dtype)]
             self._sum_functions[tensor.dtype] = tf.function(self._sum_over_devices, input_signature=signature)
         total = self._sum_functions[tensor.dtype](tf.reshape(tensor, [-1]))

@@ -17,7 +17,7 @@ from microjobs_orchestrator.local.state import Record, State
 
 ALARM_KIND = "alarm"
 HELD_UNTIL_KEY = "HeldUntil"
-"""Key of the internal state: a time. Until then, the alarm keeps the state that SetAlarmState has set."""
+"""Key of a time in the internal state. Until this time, the alarm keeps the state that SetAlarmState has set."""
 
 
 def list_queries(alarm: Mapping[str, Any]) -> Mapping[str, Query]:

@@ -1,1 +1,1 @@
-"""Protocols of AWS: one module per protocol, which reads botocore's service models."""
+"""Protocols of AWS: one module per protocol. The modules use botocore's service models."""

@@ -19,7 +19,8 @@ CORRECTIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         # AWS's client for C++, which Arrow uses, sends the value in lower case.
         "ChecksumMode": {"type": "string", "enum": ["ENABLED", "enabled"]},
     },
-    # The model still has the limit of 6 MB that https://docs.aws.amazon.com/general/latest/gr/sagemaker.html raised.
+    # The model still has the old limit of 6 MB. AWS now allows 25 MB, see
+    # https://docs.aws.amazon.com/general/latest/gr/sagemaker.html.
     "sagemaker-runtime": {"BodyBlob": {"type": "blob", "max": 25 << 20}},
 }
 """Shapes by service: they replace shapes of the service's model that differ from AWS's behaviour."""

@@ -82,8 +82,8 @@ def _read_page(call: Call, start_after: bytes) -> Page:
 def _list_objects_and_prefixes(call: Call, start_after: bytes) -> Iterator[StoredObject | str]:
     """Yield objects, and each common prefix once.
 
-    If the delimiter is a slash, a common prefix is a folder, and its objects are not read. For other delimiters, the
-    walk restarts after each common prefix, so that keys with that prefix are not read.
+    If the delimiter is a slash, a common prefix is a folder, and the walk only checks that the folder contains a key.
+    For other delimiters, the walk restarts after each common prefix, so that it skips the other keys with that prefix.
     """
     prefix, delimiter = call.members.get("Prefix", ""), call.members.get("Delimiter", "")
     position: bytes | None = start_after

@@ -62,7 +62,7 @@ class AlarmOperations:
         }
 
     def put(self, request: Request) -> Response:
-        """Add an alarm. If an alarm has the same name, replace it, and keep its state."""
+        """Add an alarm. If an alarm has the same name, replace it, and keep its state and its tags."""
         _check_alarm(request)
         name, now = request["AlarmName"], time.time()
         self._alarms.read_values(request, now)  # raises an error for an expression that has no values

@@ -100,7 +100,7 @@ class Dispatcher:
         invocation = Invocation(
             body, headers.get("content-type", ""), headers.get("accept", ""), custom_attributes, headers
         )
-        if self._route_prefix:  # otherwise not read, because Granian copies an attribute at each access
+        if self._route_prefix:  # these attributes are read only if needed: Granian copies an attribute at each access
             invocation = invocation._replace(method=head.method, path=head.path, query=head.query_string)
         if self._service.is_fast and len(body) <= SMALL_BODY_BYTES:
             self._fast_invocations.append(PendingInvocation(invocation, head, exchange, start_time))

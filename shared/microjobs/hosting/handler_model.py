@@ -122,7 +122,7 @@ class HandlerModel:
             return self._output_fn(context, prediction, accept)
 
     def _respond(self, result: Any, accept: str, context: Context) -> HttpResponse:
-        """Convert the result of transform_fn or output_fn, which is a stream if it is an iterator."""
+        """Convert the result of transform_fn or output_fn to a response. An iterator becomes a response stream."""
         is_pair = isinstance(result, tuple) and len(result) > 1  # AWS's toolkit ignores further items
         content, media_type = result[:2] if is_pair else (result, accept)
         if not isinstance(content, Iterator):
@@ -192,7 +192,7 @@ def _convert_unsupported_format(status: int) -> Iterator[None]:
 
 
 def _has_class(error: BaseException, name: str) -> bool:
-    """Return whether an error has a class of this name, of this project or of an installed `sagemaker-inference`."""
+    """Return whether a class of the error has this name, in this project or in an installed `sagemaker-inference`."""
     return any(class_.__name__ == name for class_ in type(error).__mro__)
 
 

@@ -51,7 +51,7 @@ class Connection(asyncio.Protocol):
         self._is_in_head = True
         self._head_bytes = 0
         self._error_status = 0
-        """Status of the response to malformed data, which follows the responses to all requests."""
+        """Status of the response to malformed data; 0 without such data. The responses to all requests precede it."""
         self._is_advancing = False
         self._is_paused = False
         self._is_writing_paused = False
@@ -74,7 +74,7 @@ class Connection(asyncio.Protocol):
         self._requests.clear()
 
     def eof_received(self) -> bool:
-        """Answer the complete requests of a client that sends no more data; return False to close the connection."""
+        """Answer the complete requests of a client that sends no more data. Return whether the connection remains."""
         if self._error_status and not self._requests:
             return False
         if self._incoming_request is not None and not self._is_in_head:
@@ -163,7 +163,7 @@ class Connection(asyncio.Protocol):
             self._advance()
 
     def stop(self) -> None:
-        """Close the connection when its requests are answered. Without requests, close it at once."""
+        """Close the connection when its requests are answered. Without requests, close it immediately."""
         for request in self._requests:
             request.keeps_alive = request.keeps_alive and request is not self._requests[-1]
         if not self._requests:
@@ -176,7 +176,7 @@ class Connection(asyncio.Protocol):
     def _advance(self) -> None:
         if self._transport is None:
             return
-        self._is_advancing = True  # a request that ends at once would call this method again
+        self._is_advancing = True  # a request that ends immediately would call this method again
         while self._requests and not self._is_writing_paused:
             request = self._requests[0]
             request.start()

@@ -65,8 +65,8 @@ has the user's requirements."""
 def make_bundle_source(folder: Path, environ: Mapping[str, str]) -> ModelSource:
     """Load the bundle in a folder, and return its source.
 
-    The bundle is loaded before the workers are forked, so that they share its memory, and an invalid model ends the
-    server at once. A model.onnx without other files of a bundle is an ONNX model of any kind.
+    The bundle is loaded before the workers are forked, so that they share its memory, and so that an invalid
+    model ends the server immediately. A model.onnx without other files of a bundle is an ONNX model of any kind.
 
     Raises:
         UserError: the bundle cannot be loaded.

@@ -24,7 +24,8 @@ def serve(start_worker: StartWorker, drain: Callable[[], None], settings: Listen
 
 
 async def handle(application: Application, head: RequestHead, protocol: Any) -> None:
-    """Call the application, and wait for the response and the body: Granian closes the connection at the return."""
+    """Call the application. Wait until the response is sent and no read of the body is pending: Granian closes the
+    connection when this coroutine ends."""
     done_event = asyncio.Event()
     application(head, _Exchange(protocol, done_event))
     await done_event.wait()

@@ -48,7 +48,7 @@ class Model(Protocol):
 
     @property
     def batch_model(self) -> "BatchModel | None":
-        """This model, if it can answer several invocations in one run, and this is faster; otherwise None."""
+        """This model, if one run can answer several invocations faster than several runs; otherwise None."""
 
     def invoke(self, invocation: Invocation) -> HttpResponse:
         """Answer one invocation.
@@ -69,7 +69,7 @@ class BatchModel(Protocol):
     """A model that can answer several invocations in one run."""
 
     max_batch_rows: int
-    """Number of rows of a full batch; the last invocation of the batch may exceed it."""
+    """A batch with at least this number of rows gets no more invocations."""
 
     def decode(self, invocation: Invocation) -> DecodedRequest:
         """Decode the body of an invocation.

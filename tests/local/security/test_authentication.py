@@ -24,8 +24,8 @@ FORM_TYPE = "application/x-www-form-urlencoded"
 
 @dataclass(frozen=True)
 class ValidRequest:
-    """A request that the server accepts if it is signed. The endpoint of the invocation does not exist: the error about
-    the endpoint shows that the signature was accepted."""
+    """A request that the server accepts if it is signed. If the request is an invocation, its endpoint does not exist:
+    the error about the endpoint shows that the signature was accepted."""
 
     service: str
     error_style: ErrorStyle

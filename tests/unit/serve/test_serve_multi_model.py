@@ -32,7 +32,7 @@ SEED = int(os.environ.get("FUZZ_SEED", "20261129"))
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """A container of a multi-model endpoint. The folder of a single model is empty, as on AWS."""
+    """A container of a multi-model endpoint. The folder `model`, for containers with one model, is empty, as on AWS."""
     with run_server(tmp_path, **MULTI_MODEL) as running_server:
         running_server.wait_until_ready()
         yield running_server

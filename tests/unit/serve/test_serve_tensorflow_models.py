@@ -1,4 +1,4 @@
-"""Models that the image train-tensorflow finds in the model folder, and how it loads them, without TensorFlow."""
+"""Tests, without TensorFlow, of the models that the image train-tensorflow finds in the model folder and loads."""
 
 import sys
 from collections.abc import Mapping

@@ -130,8 +130,8 @@ class Exchange:
     overhead_seconds: float
     """The time that the local server needed, in addition to the container."""
     container_seconds: Mapping[str, float] = field(default_factory=dict)
-    """The time of each container that has responded, by name, if the model has several containers."""
+    """The duration for each container that has responded, by its name; empty if the model has one container."""
 
 
 Observer = Callable[[Exchange], None]
-"""A function that receives each exchange in the thread of the request. It must return at once, and not raise."""
+"""A function that receives each exchange in the thread of the request. It must return quickly, and must not raise."""

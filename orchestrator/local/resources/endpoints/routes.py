@@ -21,7 +21,8 @@ ServiceError for a wrong target."""
 
 
 def make_route(model: Mapping[str, Any], folder: Path) -> Route:
-    """Return the route to the containers of a CreateModel request. `folder` is for responses between containers."""
+    """Return the route to the containers of a CreateModel request. `folder` is for responses that a container
+    passes to the next container."""
     names, multi_model_flags = list_names(model), [is_multi_model(container) for container in list_containers(model)]
 
     def route_to_all_containers(clients: Sequence[Client], request: InferenceRequest) -> Sender:

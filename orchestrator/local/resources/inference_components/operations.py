@@ -63,7 +63,7 @@ class InferenceComponentOperations(DeploymentOperations):
     def _make_deployment(
         self, specification: Specification, instance_type: str, endpoint: Record, copy_ids: list[str]
     ) -> Deployment:
-        """Check a specification, and return its deployment. Its copies have the ids `copy_ids`."""
+        """Check a specification, and return a deployment of it with one copy for each of the `copy_ids`."""
         specifications.check(specification)
         is_isolated = bool(endpoint.internal[DEPLOYMENT].get("EnableNetworkIsolation", False))
         model = specifications.find_model(self.context, specification, is_isolated=is_isolated)
@@ -144,7 +144,7 @@ class InferenceComponentOperations(DeploymentOperations):
         return self._check_and_start_update(record, deployment, config)
 
     def update_runtime_config(self, request: Request) -> Response:
-        """Change the number of copies. The first copies keep running."""
+        """Change the number of copies. As many of the earlier copies as the new number allows keep running."""
         record = self.find_in_service(request)
         earlier_deployment: Deployment = record.internal[DEPLOYMENT]
         _refuse_copy_count_of_adapter(earlier_deployment)
@@ -180,7 +180,10 @@ class InferenceComponentOperations(DeploymentOperations):
 
 
 def _find_variant(endpoint: Record, name: str) -> Mapping[str, Any]:
-    """Return the variant of an endpoint with this name. Raise ValidationError if no inference component can use it."""
+    """Return the variant of `endpoint` that is called `name`.
+
+    Raise ValidationError if it does not exist, or if inference components cannot use it.
+    """
     if endpoint.status in ("Failed", "Deleting"):
         raise ValidationError(f'Endpoint "{endpoint.arn}" is {endpoint.status}: choose another endpoint.')
     variants = {variant["VariantName"]: variant for variant in endpoint.internal[DEPLOYMENT]["Variants"]}

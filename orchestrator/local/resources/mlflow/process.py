@@ -1,6 +1,7 @@
 """The process of an MLflow server: its command, its variables, and its health.
 
-It listens on a Unix socket in a folder that only this user can open: a port would be open to all users of the machine.
+It listens on a Unix socket in a folder that only the local server's user can open. All users of the machine could
+connect to a port.
 """
 
 import os

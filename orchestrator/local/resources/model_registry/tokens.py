@@ -12,8 +12,9 @@ RECORD_KIND = "model-package-token"
 
 
 def find_package_arn(state: State, operation: str, request: Mapping[str, Any]) -> str | None:
-    """Return the ARN of the package that an earlier request with this token has created or changed; None if there is no
-    such request.
+    """Return the ARN of the package that an earlier request with the same ClientToken created or changed.
+
+    Return None if there was no such request, or if `request` has no ClientToken.
 
     Raises:
         ServiceError: the earlier request had other members.

@@ -93,7 +93,7 @@ def make_attempt(
         model: the CreateModel request.
         open_stream: returns a log stream of an instance. Its second argument is the end of the stream's name, and may
             be empty.
-        environment: extends or replaces the containers' variables.
+        environment: variables of all containers; they replace variables of the same names in the model.
     """
     containers, hosts = list_containers(model), list_hosts(model, instances)
     is_isolated = bool(model.get("EnableNetworkIsolation", False))

@@ -1,4 +1,4 @@
-"""Selective executions: they run the selected steps, and reuse the results of the preceding steps in an earlier
+"""Selective executions: they run the selected steps. For the steps before these, they reuse the results of an earlier
 execution.
 
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/pipelines-selective-ex.html

@@ -46,7 +46,7 @@ class Checkpoints:
             self._sync.start()
 
     def finish(self) -> None:
-        """Upload the last checkpoints. An error is only logged."""
+        """Upload all checkpoints once more, and end the uploads. An error is only logged."""
         sync, self._sync = self._sync, None
         if sync is not None:
             sync.finish_or_note("checkpoints")

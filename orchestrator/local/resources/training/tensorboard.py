@@ -50,7 +50,7 @@ class TensorBoard:
             self._sync.start()
 
     def finish(self) -> None:
-        """Upload the last state of the files. An error is only logged."""
+        """Upload all files once more, and end the uploads. An error is only logged."""
         sync, self._sync = self._sync, None
         if sync is not None:
             sync.finish_or_note("TensorBoard files")

@@ -29,7 +29,10 @@ it also occurs in paths of Docker's own files."""
 
 
 def make_readable(folder: Path) -> None:
-    """Make a folder's files readable for all users. A copy replaces a hard link whose mode would have to change."""
+    """Make a folder's files readable for all users.
+
+    All hard links of a file have one mode. Therefore, a copy replaces the link if the mode has to change.
+    """
     for parent, _, names in os.walk(folder):
         _add_mode(Path(parent), 0o755)
         for name in names:
@@ -90,7 +93,7 @@ class Overlays:
         return name
 
     def disable_if_refused(self, error: APIError) -> bool:
-        """Make no more overlays if the error of a container's start is about an overlay. Return whether it is."""
+        """Return whether a container could not start because of an overlay. If so, make no more overlays."""
         if not any(message in str(error.explanation) for message in REFUSAL_MESSAGES):
             return False
         logger.warning("this engine cannot overlay folders, so inputs are copied: %s", error.explanation)

@@ -96,7 +96,8 @@ class DockerRuntime:
 
     @functools.cached_property
     def _bridge_address(self) -> str:
-        """The bridge's address, or the name that Docker Desktop defines; empty if containers cannot connect to it."""
+        """The bridge's address, or the name that Docker Desktop defines for this machine; empty if containers cannot
+        reach this machine."""
         if "Docker Desktop" in self._info["OperatingSystem"]:
             return DESKTOP_HOST
         if docker_engine.is_remote(self._client) or docker_engine.is_rootless(self._client):

@@ -1,4 +1,4 @@
-"""Plug-in of MLflow: its server reads and writes artifacts only in buckets.
+"""Plug-in of MLflow: with it, MLflow's server reads and writes artifacts only in buckets.
 
 Clients choose the locations of artifacts. Without this plug-in, a job in a container could read files of this machine,
 and reach addresses that only this machine can reach.
