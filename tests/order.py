@@ -1,4 +1,4 @@
-"""The order of the tests: tests without an engine come first. In each of the two groups, slow files come first.
+"""The order of the tests: tests that need no engine come first. In each of the two groups, slow files come first.
 
 A worker of pytest-xdist runs whole files, so a long file that starts last would keep one worker busy after the others
 have ended. `make test` passes `--no-loadscope-reorder`, which keeps this order. Some files share processes that start
@@ -43,7 +43,7 @@ SLOW_FILES = (
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Tests without an engine come first, so that a mistake shows in seconds, not after the tests of the images.
+    # Tests that need no engine come first, so that a mistake shows in seconds, not after the tests of the images.
     items.sort(key=lambda item: (item.get_closest_marker("engine") is not None, not item.nodeid.startswith(SLOW_FILES)))
 
 

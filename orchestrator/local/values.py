@@ -24,7 +24,7 @@ def to_valid_json(value: Any) -> Any:
     """Return a copy of a value. The copy is valid JSON in UTF-8.
 
     Members and list items that are null or not finite are dropped. List items that lose a member in this way, such as a
-    metric without its value, are dropped, too. Bytes of file names that are not UTF-8 are escaped.
+    metric without its value, are dropped, too. Bytes that are not UTF-8, as in some file names, are escaped.
     """
     if isinstance(value, str):
         return escape_bytes(value)

@@ -1,8 +1,8 @@
-"""The hosts of a processing job as a Dask cluster. Each call is a task for the worker of one host.
+"""The hosts of a processing job as a Dask cluster. A call of a function on one host is a task of this host's worker.
 
 Each host has one Dask worker. It runs its tasks one after the other in the main thread of the host's process, because a
-signal can interrupt only this thread, and an interrupted task then cleans up. A task uses all cores with one thread per
-core, see `arrays.map_parts`.
+signal can interrupt a task only in this thread, and an interrupted task must clean up. A task uses all cores with one
+thread per core, see `arrays.map_parts`.
 """
 
 import asyncio

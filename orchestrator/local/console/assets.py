@@ -1,4 +1,4 @@
-"""The files of the console, in memory: a request cannot read other files of this machine.
+"""The files of the console, in memory, so that a request cannot read other files of this machine.
 
 All paths except the path of the index contain a hash of all files, so browsers never need to check whether a file at
 such a path has changed.

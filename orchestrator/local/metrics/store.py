@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 FLUSH_SECONDS = 0.25
 """Seconds between the first point in an empty buffer and the write to the disk."""
 RETRY_SECONDS = 5.0
-"""Seconds before the next attempt to write, if the device is full."""
+"""Seconds before the next attempt to write, after a failure such as a full device."""
 CLEAN_SECONDS = 600.0
 """Seconds between two searches for points that are too old."""
 MAX_BUFFERED_SAMPLES = 500_000

@@ -61,8 +61,10 @@ MODULES: Mapping[str, ModuleType] = {
     "ec2": query,
     "rest-xml": rest_xml,
 }
-"""Modules by botocore's names of the protocols. Only the service EC2 uses the protocol "ec2". Another emulator answers
-the requests to EC2, so the module `query` only formats errors for them."""
+"""Modules by botocore's names of the protocols.
+
+Only the service EC2 uses the protocol "ec2". The server can only forward requests for EC2 to another emulator, so the
+module `query` only formats errors for them."""
 
 ERROR_STYLES: Mapping[ModuleType, ErrorStyle] = {
     aws_json: "json",

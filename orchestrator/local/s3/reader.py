@@ -193,7 +193,7 @@ class ObjectReader:
         )
 
     def _read_details(self, stored_object: StoredObject, file: FileIO) -> Details | None:
-        """Return or compute the details of an open file; None if the file was replaced or removed."""
+        """Return the stored details of an open file, or compute them; None if the file was replaced or removed."""
         details = self.database.find_details(stored_object.version)
         if details is not None:
             return details

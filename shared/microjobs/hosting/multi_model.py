@@ -40,7 +40,7 @@ JSON_HEADERS = [("content-type", "application/json")]
 def make_multi_model_source(
     find_model_source: FindModelSource, layout: Layout, environ: Mapping[str, str], cleanup: ExitStack
 ) -> ModelSource:
-    """Return the source of a `MultiModel`, which answers the `/models` API and loads the other models.
+    """Return the source of a `MultiModel`, which answers the `/models` API and loads the models that requests name.
 
     Args:
         find_model_source: function that finds the source of each model; see `server.serve`.

@@ -96,7 +96,7 @@ def run(
     failures: FailurePipe,
     settings: ListenerSettings,
 ) -> None:
-    """Serve until SIGTERM or SIGINT. Then answer the requests in progress, and accept no further requests.
+    """Serve until SIGTERM or SIGINT. Then continue until `drain` returns, and finish the requests in progress.
 
     Args:
         start_application: function that each worker calls; it returns the application that answers the worker's

@@ -70,7 +70,7 @@ class TrainingProgress:
     def count_epochs(self, training_rows: int) -> float:
         """Return the number of complete epochs, plus the fraction of the current epoch.
 
-        training_rows: number of training rows, which each epoch has.
+        training_rows: number of training rows; each epoch processes all of them.
         """
         return self.epoch + round(self.rows / training_rows, 3)
 

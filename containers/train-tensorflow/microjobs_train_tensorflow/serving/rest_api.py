@@ -51,7 +51,7 @@ class Prediction:
 
 
 class RestApi:
-    """Answers requests for models by their paths.
+    """Answers requests for models. The path of a request names the model, the version and the action.
 
     Args:
         models: the versions of each model, by its name.

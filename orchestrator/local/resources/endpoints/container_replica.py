@@ -30,10 +30,11 @@ from microjobs_orchestrator.local.trees import discard
 logger = logging.getLogger(__name__)
 
 FIRST_RESTART_DELAY_SECONDS, MAX_RESTART_DELAY_SECONDS = 1.0, 60.0
-"""Seconds before the hosts are started again. The delay doubles with each start, and is reset when the hosts have run
-for longer than the maximum delay."""
+"""The first and the longest delay before the hosts are started again, in seconds. The delay doubles with each start. If
+the hosts have run for longer than the longest delay, the next delay is the first one."""
 PING_INTERVAL_SECONDS = 5.0
-"""Seconds between two requests to `/ping`: a container reports only by `/ping` that it is healthy."""
+"""Seconds between two requests to `/ping`. The server must ask, because no container reports by itself that it is
+healthy."""
 SILENCE_TIMEOUT_SECONDS = 60.0
 """If a container answers neither `/ping` with 200 nor a request for this number of seconds, all hosts are started
 again. While a request with a longer timeout is in progress, that timeout applies instead."""

@@ -1,4 +1,4 @@
-"""One host of runtime `docker`: a container. Its methods survive a restart of the engine."""
+"""One host of runtime `docker`: a container. If the engine restarts, its methods continue afterwards."""
 
 import errno
 import itertools
