@@ -191,7 +191,9 @@ class Home:
         return key
 
     def set_credentials(self, environ: Mapping[str, str]) -> None:
-        """Store the credentials from CREDENTIAL_VARIABLES, if they are set. So clients can know them in advance.
+        """Store the credentials from CREDENTIAL_VARIABLES, if these are set.
+
+        Clients can then know the credentials before the server starts.
 
         Raises HomeError if only one of CREDENTIAL_VARIABLES is set, or if a value does not match its pattern.
         """

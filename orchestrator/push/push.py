@@ -139,7 +139,7 @@ def _upload(client: "DockerClient", registry: Registry, tagged_image: TaggedImag
 
 
 def make_upload_printer(progress: Progress, step: StepDisplay) -> Callable[[engine.UploadProgress], None]:
-    """Return a function that shows an upload: on a terminal at each call, else at most every
+    """Return a function that shows an upload: on a terminal at each call, otherwise at most once in
     `PRINT_INTERVAL_SECONDS`."""
     last_time = step.start_time
 

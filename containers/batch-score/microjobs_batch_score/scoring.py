@@ -89,7 +89,8 @@ def open_targets(path: Path) -> ReadTargets:
     """Return a function that reads targets from a file.
 
     Raises:
-        UserError: the file has more than one value per row. The returned function raises it if a value is not finite.
+        UserError: the file has more than one value per row. The returned function raises UserError for a
+            value that is not finite.
     """
     array = open_array(path)
     if array.width != 1:
@@ -125,7 +126,10 @@ def make_predictions_name(features: str) -> str:
 
 
 def _compare(targets: Floats | None, predictions: NDArray[np.float32], first: int, plot_interval: int) -> Score:
-    """Return the score of a block. The plot gets its row `first`, and every `plot_interval`-th row after that row."""
+    """Return the score of a block.
+
+    The plot gets the row `first` of the block, and every `plot_interval`-th row after it.
+    """
     if targets is None:
         return Score(rows=len(predictions))
     errors = predictions - targets

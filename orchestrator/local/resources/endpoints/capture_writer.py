@@ -1,4 +1,4 @@
-"""Writes captured exchanges to a bucket: a buffer in memory, which a thread stores as JSON Lines objects.
+"""Writes captured exchanges to a bucket. They wait in a buffer in memory, which a thread stores as JSON Lines objects.
 
 Requests do not wait for the disk. A killed server loses the exchanges of the last `FLUSH_SECONDS`; objects are always
 complete.

@@ -16,7 +16,7 @@ def retry(action: Callable[[], Result], closing: threading.Event, note: Callable
     """Perform an action, and return its result. Each time that the disk is full, wait, and perform the action again.
 
     Args:
-        closing: ends the current delay. One more attempt follows, and its error is raised even if the disk is full.
+        closing: ends the current delay. The error of the next attempt is then raised, even if the disk is full.
         note: called before the first delay, and when an attempt has succeeded after a delay. It receives a text such as
             `waits, because the disk is full`, adds the subject, and logs the sentence.
     """

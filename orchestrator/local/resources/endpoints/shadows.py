@@ -71,7 +71,10 @@ class ShadowCopier:
         self._is_closed = False
 
     def copy(self, shadow: Shadow, exchange: Exchange) -> None:
-        """Enqueue a copy of the request of an exchange, if the shadow samples it and the limits allow another copy."""
+        """Enqueue a copy of an exchange's request, if the shadow samples the request and the limits allow another copy.
+
+        A request whose body is read in parts is never copied.
+        """
         body = exchange.request.body
         if callable(body) or not shadow.samples(exchange):
             return

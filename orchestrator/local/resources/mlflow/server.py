@@ -48,7 +48,7 @@ def delete_server(context: Context, kind: Kind, name: str) -> None:
     fails, the next start of the local server removes the rest, because it clears the work folder.
     """
     folder = context.home.mlflow / kind.arn_type / name
-    with suppress(OSError):  # the server has no data, or its data cannot be moved, which `discard` then logs
+    with suppress(OSError):  # the server has no data, or `discard` removes data that cannot be moved
         folder = folder.rename(context.get_work_folder(f"{kind.arn_type}/deleted-{uuid.uuid4().hex}"))
     discard(folder)
     context.state.delete(kind.arn_type, name)

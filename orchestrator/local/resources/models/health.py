@@ -19,7 +19,8 @@ from microjobs_orchestrator.local.runtimes.base import Host, WrongPortError
 WRONG_PORT_TIMEOUT = 5.0
 """Seconds until a container that listens on the wrong port is unhealthy."""
 FIRST_PING_DELAY, MAX_PING_DELAY = 0.1, 1.0
-"""Seconds between two requests to `/ping`. The delay increases with each request."""
+"""The first and the maximum delay between two requests to `/ping`, in seconds. Each delay is longer than the previous
+one, up to the maximum."""
 
 
 def connect_when_healthy(

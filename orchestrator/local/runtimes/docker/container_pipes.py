@@ -34,7 +34,7 @@ POLL_INTERVAL = 0.01
 EXIT_CODE_TIMEOUT = 10.0
 """Maximum number of seconds from the end of a command's output until the engine knows the exit code of the command."""
 CONTAINER_END_TIMEOUT = 10.0
-"""Maximum number of seconds until the engine reports the end of a container, after a command has ended with it."""
+"""Maximum number of seconds from the end of a command until the engine reports that the container has ended, too."""
 
 WOULD_BLOCK_ERRORS = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 

@@ -9,7 +9,7 @@ const MINUTE = 60;
 const LATE_SECONDS = 60; // maximum delay of points; points with a longer delay appear when the page is opened again
 const COUNT_METRIC_PATTERN = /^Invocations|Errors$/;
 
-/** Return the metrics with one dimension, but at most MAX_QUERIES metrics, in the form of ListMetrics. */
+/** Return the metrics that have the dimension `name` with this value, but at most MAX_QUERIES, as CloudWatch describes them. */
 export async function listMetrics(name, value, signal) {
   const metrics = [];
   for (let token = {}; token; ) {

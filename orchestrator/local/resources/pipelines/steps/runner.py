@@ -66,7 +66,7 @@ class Runner(ABC):
         return StepChange(run.status)
 
     def stop(self, run: StepRun) -> StepChange:  # noqa: ARG002
-        """Ask a step to stop, and return the change of the step. By default, the step has then already stopped."""
+        """Ask a step to stop, and return the change of the step. By default, the step stops immediately."""
         return StepChange(StepStatus.STOPPED)
 
     def is_lost(self, run: StepRun) -> bool:  # noqa: ARG002
