@@ -34,7 +34,8 @@ class Snippet:
 
 
 def list_pages() -> list[Path]:
-    """Return the pages of the documentation, relative to the repository, without history and generated pages."""
+    """Return the pages of the documentation, relative to the repository, without CHANGELOG.md and the generated
+    page parity.md."""
     files = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("containers/*/README.md")]
     files.append(REPOSITORY / "scripts" / "job-template" / "README.md")
     excluded_names = ("CHANGELOG.md", "parity.md")

@@ -163,7 +163,7 @@ def make_repository(job: str) -> Json:
 
 
 def make_role(repositories: Iterable[str]) -> Json:
-    """Return the execution role of the jobs, which may pull from these repositories of the template."""
+    """Return the execution role of the jobs. The role may pull images from these repositories of the template."""
     return {
         "Type": "AWS::IAM::Role",
         "Properties": {

@@ -77,7 +77,7 @@ class NoSpaceError(PackageError):
 
 @dataclass(frozen=True)
 class IndexFile:
-    """One file of a project, with the attributes of PEP 503, 592, 658 and 700."""
+    """One file of a project, with the attributes of PEP 503, PEP 592 (yanked files) and PEP 658 (metadata)."""
 
     name: str
     url: str
@@ -116,7 +116,7 @@ class PackageCache:
         return hide_password(self._url)
 
     def list_files(self, project: str) -> Sequence[IndexFile]:
-        """Return the files of a project from the index, or from the cache if its page is fresh or the index fails.
+        """Return the files of a project from the index, or from a cached page if the page is fresh or the index fails.
 
         Raises:
             NotFoundError: the index has no such project.
@@ -142,7 +142,9 @@ class PackageCache:
         return files
 
     def open(self, project: str, name: str) -> Path | Generator[bytes]:
-        """Return the path of a cached file, or else the file's content, which is cached when it is complete.
+        """Return the path of a cached file. If the file is not cached, return a generator of its content.
+
+        The generator stores the file in the cache when the content is complete.
 
         Raises:
             NotFoundError: the project has no such file.
@@ -194,7 +196,8 @@ class PackageCache:
         return response
 
     def _choose_credentials(self, url: str) -> tuple[str, str] | None:
-        """Return the user and the password for an address on the index's server, or None for another address."""
+        """Return the user and the password of the index for an address on its server; None for other addresses, or if
+        the index has no user."""
         index = urlsplit(self._url)
         if not index.username or _parse_origin(self._url) != _parse_origin(url):
             return None

@@ -20,7 +20,7 @@ from microjobs_orchestrator.push.tags import Image
 from microjobs_orchestrator.registry_logins import RegistryLogin
 
 TIMEOUT_SECONDS = 30
-"""Time limit for each answer of a registry."""
+"""Time limit for the connection to a registry, and between two parts of its answer."""
 MANIFEST_TYPES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.oci.image.manifest.v1+json",

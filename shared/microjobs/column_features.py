@@ -32,8 +32,8 @@ def make_features(fitted: FittedColumns, values: Mapping[str, NDArray[Any]]) -> 
     """Return features of shape (rows, features).
 
     Args:
-        values: the values of each column, by the column's name, shape (rows,): doubles with NaN for missing values, or
-            codes of categories.
+        values: one array of shape (rows,) per column, by the column's name. A numeric column has doubles, with NaN for
+            missing values. A categorical column has codes.
 
     Raises:
         BadCellError: a value is missing, infinite or not a known category, and the column does not allow it.

@@ -21,7 +21,8 @@ PROGRAM = ("-c", f"from {__name__} import main; main()")
 def coordinate(hosts: Hosts) -> None:
     """Call a function on each host for which there are arguments, and print all results.
 
-    Only the first host runs `coordinate`. The settings name the function and contain the arguments.
+    Only the first host runs `coordinate`. The argument of this program, a JSON object, names the function and contains
+    its arguments.
     """
     settings = json.loads(sys.argv[1])
     arguments = {host: tuple(values) for host, values in settings["arguments"].items()}

@@ -60,7 +60,7 @@ class Feed:
             self._add("metrics", {json.dumps(group, sort_keys=True): dict(group) for group in dimensions})
 
     def _add(self, topic: Topic, changes: Mapping[str, Any]) -> None:
-        # without a stream, no page needs the change: a page that opens a stream first requests all its data
+        # without a stream, no page needs the change: when a stream opens, the pages request all their data again
         if not self._streams:
             return
         with self._lock:

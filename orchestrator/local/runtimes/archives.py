@@ -86,9 +86,9 @@ def unpack(chunks: Iterable[bytes], target: Path, top: str = "") -> Tree:
     """Read an archive of `top`, a folder or a file of a container. Write the content of each file into
     a numbered file in `target`.
 
-    Return the tree of the archive, with the paths of the numbered files. Devices and links that lead out of the folder
-    are left out, with a warning. Raise CannotRunError if a file does not fit on this device, or a path is too long for
-    the engine.
+    Return the tree of the archive, with the paths of the numbered files. Devices, and links that lead out of the
+    folder, are left out, with a warning. Raise CannotRunError if a file does not fit on this machine's device, or a
+    path is too long for the engine.
     """
     target.mkdir(parents=True, exist_ok=True)
     space, tree = FreeSpace(target, ARTIFACT_UPLOAD), Tree()
@@ -126,7 +126,7 @@ def _add_parents(tree: Tree, name: str) -> bool:
 
 
 def _check_length(top: str, name: str) -> None:
-    """Raise CannotRunError for a path that is too long. The engine leaves such paths out without an error."""
+    """Raise CannotRunError for a path that is too long. The engine may silently omit items below such a path."""
     if len(os.fsencode(f"{top}/{name}")) > MAX_ENGINE_PATH_BYTES:
         raise CannotRunError(
             f"ClientError: {ARTIFACT_UPLOAD} failed: the engine cannot copy paths of more than "

@@ -60,7 +60,7 @@ class Sqs:
         return self._queues.require_name(get_queue_name(request["QueueUrl"]))
 
     def create_queue(self, request: Request) -> Response:
-        """Create a queue. Raise ServiceError InvalidParameterValue if its URL could not contain the name."""
+        """Create a queue. Raise ServiceError InvalidParameterValue if the name cannot be a part of a queue's URL."""
         name = request["QueueName"]
         if not QUEUE_NAME_PATTERN.fullmatch(name):
             message = f"QueueName {name[:100]!r} must have 1 to 80 letters, digits, hyphens and underscores."

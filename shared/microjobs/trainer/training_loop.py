@@ -38,7 +38,7 @@ class TrainingLoop:
             progress.seconds = seconds_before + time.monotonic() - start
             if is_complete:
                 self._save_if_due()
-        if progress.step:  # the history does not contain parts of an epoch, but a diverged network must not be saved
+        if progress.step:  # after a stop signal in an epoch: a diverged network must not be saved
             progress.history.check(progress.epoch, progress.loss / progress.rows, self.training.compute_test_loss())
         self._save()
 
@@ -75,7 +75,7 @@ class TrainingLoop:
             self._save()
 
     def _save(self) -> None:
-        """Save a checkpoint, unless the last one has this position."""
+        """Save a checkpoint, unless the training made no step since its start or its last checkpoint."""
         if self.checkpoints is not None and self.progress.position != self._saved_position:
             self.checkpoints.save(self.progress.epoch, self.training.write, self.progress.to_json())
             self._saved_position = self.progress.position

@@ -1,4 +1,5 @@
-"""Tests of jobs while the engine is unreachable. They disconnect a proxy, because other tests use the engine."""
+"""Tests of jobs while the engine is unreachable. They disconnect a proxy in front of the engine, because other tests
+use the engine at the same time."""
 
 import io
 import random

@@ -14,7 +14,7 @@ from microjobs.hosting.responses import HttpError, quote
 Array = NDArray[Any]
 
 BYTES_MEMBER = "b64"
-"""Member of an object that contains bytes in base64."""
+"""Name of the member of a JSON object that stands for bytes. The value of the member is base64."""
 BYTES_SUFFIX = "_bytes"
 """Outputs whose names end with this suffix are written in base64."""
 ACCEPTED_KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
@@ -24,8 +24,8 @@ ACCEPTED_KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
 OUTPUT_KINDS = "fiubO"
 """Kinds of outputs that responses can contain, by NumPy's codes; objects are bytes."""
 WIDER_TYPES = (np.dtype(np.int8), np.dtype(np.float32))
-"""Types of NumPy that replace types of ml_dtypes, such as int4 and bfloat16. The first type that can represent all
-values is used."""
+"""NumPy's types that replace types of the package ml_dtypes, such as int4 and bfloat16. The first type that can
+represent all values of the replaced type is used."""
 USER_DEFINED = 2
 """Value of `dtype.isbuiltin` for types of other packages. The `kind` of such a type (V or f) says nothing about its
 values."""

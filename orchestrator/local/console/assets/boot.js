@@ -1,7 +1,7 @@
 // Loads the console, and reloads the page if a file cannot be loaded: Chromium ends all requests when a network
 // interface appears, such as the interface of a new container.
 
-const RELOADS_KEY = "reloads"; // the number of reloads in the session's storage
+const RELOADS_KEY = "reloads"; // key of `sessionStorage` for the number of reloads
 const MAX_RELOADS = 5;
 const RELOAD_DELAY_MS = 500;
 

@@ -36,7 +36,7 @@ def check_config(request: Mapping[str, Any]) -> None:
 
 
 def check_update(context: Context, endpoint: Record, deployment: Deployment) -> None:
-    """Raise ValidationError if a new deployment lacks a variant that inference components use."""
+    """Raise ValidationError if a new deployment lacks a variant that inference components use, or gives it a model."""
     variants = {variant["VariantName"] for variant in deployment["Variants"] if "Model" not in variant}
     for component in _list_components(context, endpoint):
         if (variant := component.request.get("VariantName")) not in variants:

@@ -98,7 +98,8 @@ def _check_serverless(variant: Members, model: Members) -> None:
 
 
 def _list_container_features(model: Members) -> list[str]:
-    """Return those features of a model's containers that serverless and shadow variants exclude."""
+    """Return those features of a model's containers that serverless variants, and endpoints with a shadow variant,
+    exclude."""
     containers = list_containers(model)
     features = {
         "several containers": len(containers) > 1,

@@ -88,7 +88,7 @@ def _make_value_test(filter_property: Property, operator_name: str, value: str) 
 
 
 def _make_converter(filter_property: Property, value: str, *, must_be_number: bool) -> tuple[Callable[[Any], Any], Any]:
-    """Return a function that converts a property's value to the type of a filter's value, and the filter's value.
+    """Return a function that converts a property's value for the comparison, and the converted value of the filter.
 
     The function returns None for a value that cannot be compared with the filter's value.
     """

@@ -17,7 +17,7 @@ from microjobs_orchestrator.local.runtimes.docker.engine import EngineUnreachabl
 def prepare(client: docker.DockerClient, name: str) -> str | None:
     """Pull an image unless the engine has it. Return a sentence for logs if the image runs emulated.
 
-    Raise CannotRunError, or MachineFailedError if the engine does not answer.
+    Raise CannotRunError if the engine cannot get the image, or MachineFailedError if the engine does not answer.
     """
     try:
         if retry_while_unreachable(lambda: client.images.get(name)) is None:

@@ -16,7 +16,7 @@ from microjobs_orchestrator.local.resources.pipelines.steps.runner import Runner
 
 
 class LambdaRunner(Runner):
-    """Runs Lambda steps. After a crash, the next server calls the function again."""
+    """Runs Lambda steps. If the server is killed while a function runs, the next server calls the function again."""
 
     def __init__(self, tools: Tools) -> None:
         super().__init__(tools)
