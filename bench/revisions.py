@@ -153,7 +153,8 @@ def fill_bucket(folder: Path) -> None:
 
 
 def start_serve(tree: Path, folder: Path, stack: ExitStack) -> Callable[[], float]:
-    """Start the serve job of a work tree, with the packages of this work tree. Return a function that measures it."""
+    """Start the serve job of `tree`, with the packages of the work tree of this program. Return a function that
+    measures the job."""
     workspace, port = Workspace(folder, stack), find_free_port()
     server = workspace.start(
         f"serve of {tree.name}",

@@ -23,7 +23,7 @@ KEEP_ALIVE = "ServerAliveInterval=15"
 
 
 class SshError(Exception):
-    """No engine answers through SSH. The message is that of `ssh`."""
+    """No engine answers through SSH, or the address is invalid. The message states the reason."""
 
 
 class SshForwarder:
@@ -37,7 +37,7 @@ class SshForwarder:
 
         Args:
             address: `ssh://[USER@]HOST[:PORT][/PATH]`, where PATH is the engine's socket on HOST.
-            timeout: seconds that the first connection may take.
+            timeout: seconds within which `ssh` must connect, and the engine must answer the first request.
 
         Raises:
             SshError: `ssh` or the engine does not answer, or `ssh` is not installed.

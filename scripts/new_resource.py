@@ -1,4 +1,4 @@
-"""Creates the folder and the example request of a resource family, which passes the tests of all families.
+"""Creates the folder and the example request of a resource family. The new family passes the tests of all families.
 
     python -m scripts.new_resource NAME
 

@@ -1,4 +1,4 @@
-"""Adds what the settings state to requests for AWS: tags, a network, keys, spot instances."""
+"""Completes requests for AWS with the values of the settings: tags, a network, keys, spot instances."""
 
 import re
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ RUN_TAG = "microjobs:run"
 """The tag of everything that a run creates, so that bills can be split by run."""
 
 LOCAL_DISK_TYPE_PATTERN = re.compile(r"ml\.(?:[a-z]+\d+[a-z]*d[a-z]*|g[5-9][a-z]*|p[4-9][a-z]*|i\d\w*|trn\d\w*)\.")
-"""Matches instance types with local disks, which hardware encrypts. AWS refuses a key for their volume. Most of their
-names have a `d`; the names of some types with GPUs do not.
+"""Matches instance types with local disks, which hardware encrypts. AWS refuses a key for the volume of such a type.
+Many of these types have a `d` in the name, such as ml.m5d.large. Others, such as ml.g5.xlarge, do not.
 
 https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ResourceConfig.html
 """

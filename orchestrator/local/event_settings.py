@@ -38,7 +38,7 @@ class EventTarget:
     file: str = ""
     """File to which events are appended, one per line."""
     command: Sequence[str] = field(default_factory=list)
-    """Program and arguments. It runs once per event, with the event on its standard input."""
+    """A program and its arguments. The program runs once per event, with the event on its standard input."""
     webhook: str = ""
     """Address to which events are posted."""
     queue: str = ""

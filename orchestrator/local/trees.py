@@ -22,8 +22,8 @@ from microjobs_orchestrator.terminal import escape_bytes
 logger = logging.getLogger(__name__)
 
 MAX_PART_LENGTH = 1000
-"""Maximum number of characters of a path in one system call. A character has up to 4 bytes, and the system's limit is
-4,096."""
+"""Maximum number of characters of a path in one system call. A character has up to 4 bytes, and the system allows 4,096
+bytes."""
 
 
 class FileType(Enum):
@@ -132,8 +132,8 @@ class FolderItem:
 def walk(top: Path, *, make_readable: bool = False) -> Iterator[FolderItem]:
     """Yield everything below a folder, each folder before its content.
 
-    Links are not followed. Items that are deleted during the walk are left out. Only two descriptors are open at a
-    time, and no path exceeds the system's limit, so folders may be arbitrarily deep.
+    Links are not followed. Items that are deleted during the walk are left out. At most three descriptors are open at
+    the same time, and no path exceeds the system's limit, so folders may be arbitrarily deep.
 
     Args:
         make_readable: change the mode of folders that cannot be read.

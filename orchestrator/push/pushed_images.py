@@ -43,8 +43,8 @@ def load(home: Home) -> dict[str, dict[str, PushedImage]]:
 
 
 def save(home: Home, destination: Destination, job: str, pushed_image: PushedImage) -> None:
-    """Save the image of a job such as `serve`. It replaces the job's earlier image in this registry. Concurrent pushes
-    may call this function."""
+    """Record the pushed image of a job such as `serve`, in place of the record of the job's earlier image in this
+    registry. Concurrent pushes may call this function."""
     with (home.root / ".images.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         content = load(home)

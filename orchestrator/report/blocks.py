@@ -181,7 +181,8 @@ def format_number(value: float) -> str:
 
 
 def align_numbers(values: Sequence[float]) -> list[str]:
-    """Format numbers of one line with the same number of decimals, as many as MAX_NUMBER_CHARACTERS allows."""
+    """Format numbers of one line with the same number of decimals: the first of 4, 3, 1 and 0 with which all numbers
+    have at most MAX_NUMBER_CHARACTERS. If there is none, use the exponential notation."""
     for decimals in (4, 3, 1, 0):
         texts = [f"{value:.{decimals}f}" for value in values]
         if all(len(text) <= MAX_NUMBER_CHARACTERS for text in texts):

@@ -1,4 +1,4 @@
-"""The cost of a run: the instance time that AWS describes, multiplied by the price per hour.
+"""The cost of a run: the instance time of its jobs and endpoints, multiplied by the price per hour.
 
 The costs of storage, requests and logs are left out: they are small compared with the costs of instances.
 """
@@ -81,7 +81,7 @@ def format_dollars(amount: float) -> str:
 
 
 class CostMeter:
-    """Adds the costs of a run's jobs and endpoints to its journal. On a backend without prices, the methods do
+    """Adds the costs of jobs and endpoints to the journal of a run. On a backend without prices, the methods do
     nothing."""
 
     def __init__(self, backend: Backend, journal: Journal) -> None:

@@ -106,7 +106,7 @@ class PipelineRun(Run):
             yield
         except BaseException:
             if self._execution is not None:
-                # `_remove_on_failure` catches the error, and stops the execution, or with `keep` prints a note.
+                # `_remove_on_failure` stops the execution (with `keep`, prints a note), and raises the error again.
                 with self._remove_on_failure(self._execution.id, self._stop_execution):
                     raise
             raise

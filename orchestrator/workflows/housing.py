@@ -1,4 +1,4 @@
-"""The example notebook on which this project is based: scale on four hosts, train, tune, serve, predict, score."""
+"""The steps of the notebook on which this project is based: scale on four hosts, train, tune, serve, predict, score."""
 
 import zipfile
 from collections.abc import Mapping

@@ -53,8 +53,8 @@ class CategoricalColumn:
     """A column of texts. It becomes one feature per category (one-hot), or the index of the category (ordinal).
 
     fill: replaces a missing text; None if missing texts are invalid.
-    unknown: value of the feature for a text that is not a category; None if such a text is invalid. For one-hot, it
-        is 0 or None.
+    unknown: value of each feature for a text that is not a category; None if such a text is invalid. For one-hot,
+        `unknown` is 0 or None.
     """
 
     name: str
@@ -79,8 +79,9 @@ Column = NumericColumn | CategoricalColumn
 
 @dataclass(frozen=True)
 class FittedColumns:
-    """All columns of a table, in the order of their features.
+    """The columns of a table.
 
+    columns: the columns that become features, in the order of the features.
     ignored: names of columns that do not become features, such as the target.
     """
 

@@ -168,7 +168,7 @@ async def serve_worker(settings: ClusterSettings, scheduler_url: str, number: in
 
 
 def mute_log_while_closing(worker: "Worker") -> None:
-    """Drop log messages while this worker closes: a heartbeat that has begun then fails, and Dask logs an error."""
+    """Drop Dask's log messages while a worker closes: its last heartbeat can fail, and Dask would log an error."""
     from distributed import Status
 
     closing_statuses = (Status.closing, Status.closing_gracefully, Status.closed)
@@ -219,7 +219,8 @@ def _make_security(settings: ClusterSettings) -> "Security | None":
 
 
 def _are_all_workers_connected(scheduler: "Scheduler", resources: ResourceConfig) -> bool:
-    """Return whether all workers of all hosts are connected. A worker's name contains its host's number of workers."""
+    """Return whether all workers of all hosts are connected. The end of a worker's name is the number of workers of its
+    host."""
     names = [str(state.name).split("/") for state in scheduler.workers.values()]
     expected_counts = {host: int(count) for host, _, count in names}
     connected_counts = Counter(host for host, _, _ in names)

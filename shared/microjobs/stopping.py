@@ -31,7 +31,7 @@ def stop_request() -> Iterator[StopRequest]:
 
     Outside of the block, the entry point's handler raises `Stopped`, because there is nothing to save yet.
     """
-    # A signal may have arrived while a library was imported that suppressed `Stopped`.
+    # A signal may have arrived earlier, during the import of a library that suppressed `Stopped`.
     request = StopRequest(received_signals[0] if received_signals else None)
 
     def set_flag(number: int, _frame: FrameType | None) -> None:

@@ -1,1 +1,1 @@
-"""Delivery of events about changes of resources to files, commands, webhooks and queues."""
+"""Events about changes of resources, and their delivery to files, commands, webhooks and queues."""

@@ -22,7 +22,7 @@ INHERITED_VARIABLES = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_A
 POLL_INTERVAL = 0.02
 """Seconds between two checks for the end of a command."""
 MAX_ERROR_BYTES = 500
-"""Bytes of a command's error output that the log shows."""
+"""Maximum number of bytes of a command's error output that the log shows: the last bytes."""
 
 Deliver = Callable[[str], None]
 """Delivers one event, which is JSON text. It raises DeliveryError or OSError."""
@@ -137,7 +137,7 @@ def _check_time(deadline: float, target: EventTarget) -> None:
 
 
 def _connect(url: SplitResult, target: EventTarget) -> http.client.HTTPConnection:
-    """Connect without a proxy. Check that a name such as `localhost` is an address of this machine."""
+    """Connect without a proxy. Raise DeliveryError for an address of another machine, unless the target allows it."""
     connection_type = http.client.HTTPConnection if url.scheme == "http" else http.client.HTTPSConnection
     connection = connection_type(url.hostname or "", url.port, timeout=target.timeout)
     connection.connect()

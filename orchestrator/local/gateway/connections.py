@@ -257,7 +257,7 @@ class Connections:
         self._receive_first(self._make_connection(client_socket, address))
 
     def _receive_first(self, connection: Connection) -> None:
-        """Receive data of a new connection. Most clients have sent their request by now, so they need not wait."""
+        """Receive data of a new connection. Most clients have sent their whole request by now."""
         connection.socket.settimeout(0)
         is_open = True
         try:

@@ -50,7 +50,7 @@ def list_ids(tree: ast.expr) -> list[str]:
 
 
 def evaluate(tree: ast.expr, metrics: Mapping[str, ValuesByTime]) -> ValuesByTime | float:
-    """Compute an expression at each time at which all its metrics have values, and the result is a finite number.
+    """Compute an expression at each time at which all its metrics have values. Leave out results that are not finite.
 
     The result of an expression without metrics is one number.
     """

@@ -40,7 +40,7 @@ MAX_POINTS = 2_000_000
 """Maximum number of points of all series together. If there are more, the oldest points are removed. A point takes
 about 100 bytes."""
 REMOVED_SHARE = 0.05
-"""Share of the points that is removed at once if there are too many."""
+"""If there are too many points, the oldest are removed until this share of MAX_POINTS is free."""
 MAX_MERGED_ROWS = 2_000
 """Maximum number of rows that are merged in one transaction."""
 MINUTE = 60
@@ -129,7 +129,9 @@ class Tables:
         dimensions: Dimensions | None = None,
         required_dimensions: Dimensions = (),
     ) -> list[tuple[Series, float]]:
-        """Return the series with the time of their last point, sorted by namespace, name and dimensions.
+        """Return the series that have points, each with the time of its last point.
+
+        The series are sorted by namespace, name, dimensions and unit.
 
         Args:
             dimensions: the series must have exactly these dimensions; None selects all.

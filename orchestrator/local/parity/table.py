@@ -18,7 +18,7 @@ from microjobs_orchestrator.local.parity.services import ECR, IAM, LOGS, RUNTIME
 
 
 def _list_common_rows(kind: Kind) -> Iterator[tuple[str, Rows]]:
-    """Yield the rows of the operations that are the same for all kinds: all except Create."""
+    """Yield the rows of a kind's Describe, List, Stop and Delete. The rows of Create differ between the kinds."""
     for verb in kind.verbs:
         listing = LIST_ROWS_WITH_STATUS if kind.lifecycle else LIST_ROWS
         yield kind.operations[verb], listing if verb == "List" else make_honoured_rows(kind.identifier_member)

@@ -1,5 +1,6 @@
-"""AWS JSON 1.1, which botocore calls "json", for SageMaker, CloudWatch Logs and ECR. A header names the operation, and
-the body is a JSON object with the members. REST JSON has the same objects.
+"""AWS JSON 1.1, which botocore calls "json", for services such as SageMaker, CloudWatch Logs and ECR.
+
+A header names the operation, and the body is a JSON object with the members. Bodies of REST JSON are such objects, too.
 """
 
 import json

@@ -42,7 +42,7 @@ class Route:
     method: str
     path_pattern: re.Pattern[str]
     labels: Sequence[str]
-    """Names of the groups of `path_pattern`."""
+    """The names in the path template, such as `Bucket`, in the order of the groups of `path_pattern`."""
     fixed_parameters: frozenset[tuple[str, str]]
     """Parameters that name the operation, such as `uploads`, with their values."""
     required_names: frozenset[str]

@@ -1,8 +1,8 @@
 """The default listener: HTTP on an event loop, with the parser httptools. Granian forks and replaces the workers.
 
-The listener reads all requests that are ready before the application answers the first one. Therefore, the application
-can answer several requests together, and the code of each step stays in the processor's caches. One thread reads and
-answers, so that requests need no handoff between threads.
+Before the application answers the first request that is ready, the listener reads all requests that are ready.
+Therefore, the application can answer several requests together, and the code of each step stays in the processor's
+caches. One thread reads and answers, so that requests need no handoff between threads.
 """
 
 import asyncio
@@ -79,7 +79,10 @@ class Server:
         self._end_if_idle()
 
     def _update_accepting(self) -> None:
-        """Accept connections unless too many are open. New connections then wait until an open connection is closed."""
+        """Accept connections unless too many are open, or the worker stops.
+
+        If too many are open, new connections wait until an open connection is closed.
+        """
         is_full = len(self._connections) + len(self._opening_tasks) >= self._max_connections
         if self.is_stopping or is_full:
             self.loop.remove_reader(self._listening_socket)

@@ -29,7 +29,8 @@ DELAY_VARIABLE = "MICROJOBS_SERVE_MAX_BATCH_DELAY_MS"
 DEFAULT_DELAY_MS = 5.0
 
 MAX_BATCH_ROWS = 256
-"""A batch with this number of rows is full. Its last invocation may bring it above this number."""
+"""A batch with this number of rows is full. `find_batch_rows` may find a lower number for a model. The last invocation
+of a batch may bring the batch above the number."""
 GROWTH_FACTOR = 4
 """Factor between the sizes of the batches that `find_batch_rows` measures."""
 MIN_SPEEDUP = 1.1

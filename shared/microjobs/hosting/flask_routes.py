@@ -63,7 +63,7 @@ def _render_error(error: Exception) -> Response:
 
 
 def as_fallback_handler(app: Flask) -> FallbackHandler:
-    """Return a function that passes a request to this application, without the body."""
+    """Return a function that passes a request without its body to a Flask application."""
 
     def answer(head: RequestHead) -> HttpResponse:
         environ = {

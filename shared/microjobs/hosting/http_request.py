@@ -164,7 +164,7 @@ class Request:
             self._connection.advance()
 
     def deliver(self) -> None:
-        """End the pending read if its data have arrived."""
+        """End the pending read if its data have arrived, or will never arrive."""
         read = self._read
         if read is None:
             return

@@ -48,7 +48,7 @@ class RequestHead(Protocol):
 
 
 class PendingRead(Protocol):
-    """A read of a body that has been started; its methods are those of `concurrent.futures.Future`."""
+    """A read of a request's body. Its methods are some of the methods of `concurrent.futures.Future`."""
 
     def add_done_callback(self, callback: Callable[["PendingRead"], object]) -> None: ...
 
@@ -80,9 +80,9 @@ class ServerExchange(Protocol):
         """
 
     def call_soon(self, callback: Callable[[], None]) -> None:
-        """Call a function in the thread that calls the application, after all requests that are ready now.
+        """Call a function after the application has received all requests that are ready now.
 
-        Only this thread may call `call_soon`.
+        Only the thread that calls the application may call `call_soon`. The function runs in this thread.
         """
 
     def run_in_loop(self, function: Callable[..., None], *arguments: object) -> None:
@@ -104,7 +104,8 @@ class ListenerSettings:
 
     Args:
         socket_path: a Unix socket to listen on, accessible to this user only, instead of address and port.
-        max_connections: open connections per worker; more connections wait until one is closed.
+        max_connections: maximum number of open connections per worker. At this number, new connections wait until an
+            open connection is closed.
     """
 
     address: str

@@ -91,7 +91,7 @@ class TrainingProcess:
         return open_job_checkpoints(self.layout, fingerprint, self.hyperparameters.keep_checkpoints)
 
     def _resume(self, training: Training, checkpoints: Checkpoints) -> TrainingProgress:
-        """Load the newest checkpoint in all processes. Only the first process needs the folder.
+        """Load the newest checkpoint in all processes. Only the first process reads the folder of the checkpoints.
 
         Raises:
             UserError: the checkpoint belongs to another training.

@@ -64,7 +64,7 @@ def test_server_does_not_grow_with_its_jobs(tmp_path: Path, monkeypatch: pytest.
         for _ in range(SUCCESSIVE_JOB_COUNT):
             run_empty_job(server)
         wait_until(lambda: list_traces(engine, server.home), lambda traces: not traces.containers | traces.folders)
-        time.sleep(1)  # after this time, closing connections and threads have ended
+        time.sleep(1)  # after this time, connections are closed, and threads have ended
         usage_after, traces_after = measure_usage(server.address.pid), list_traces(engine, server.home)
     engine.close()
     print(f"after {50 + SUCCESSIVE_JOB_COUNT} jobs: {usage_before} became {usage_after}")

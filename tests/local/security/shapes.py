@@ -70,8 +70,8 @@ wrong_values = st.one_of(
 
 @cache
 def valid_values(shape: Shape, depth: int = DEPTH) -> st.SearchStrategy[Any]:
-    """Return values that the model allows. Times are datetime objects, blobs are bytes, and other values have JSON's
-    types."""
+    """Return a strategy for the values that the model allows. Times are datetime objects, blobs are bytes, and other
+    values have JSON's types."""
     match shape:
         case StructureShape():
             return _structures(shape, depth)
@@ -104,7 +104,7 @@ def _structures(shape: StructureShape, depth: int) -> st.SearchStrategy[Any]:
 
 def _defer(member: Shape, depth: int) -> st.SearchStrategy[Any]:
     """Create the strategy of a member only when it is needed. Some shapes contain themselves, so the creation of all
-    strategies at once would never end."""
+    strategies in advance would never end."""
     return st.deferred(lambda: valid_values(member, depth - 1))
 
 

@@ -18,7 +18,7 @@ INSTALLED_SCRIPT = str(Path(sysconfig.get_path("scripts")) / "pytest")
 def run_program(folder: Path, *arguments: str, search_path_suffix: str = "", **variables: str) -> str:
     """Run a Python program whose debugger cannot listen, because the address is invalid; return the output.
 
-    Each test has its own copy of the hook, as each job has: only one of the processes that use the same file waits.
+    Each test has its own copy of the hook, as each job has, because only one of the processes that use a copy waits.
     """
     (folder / "train.py").write_text("print('runs')")
     shutil.copytree(HOOK, folder / "hook", dirs_exist_ok=True)

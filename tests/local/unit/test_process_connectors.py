@@ -9,7 +9,7 @@ import pytest
 from microjobs_orchestrator.local.lifecycle.connectors import Connectors
 
 WAIT_SECONDS = 600.0
-TIMEOUT_SECONDS = 60.0  # less than WAIT_SECONDS, so that the test fails if only its time limit ends the wait
+TIMEOUT_SECONDS = 60.0  # less than WAIT_SECONDS, so that the test fails if only WAIT_SECONDS ends the wait
 
 
 def connect(_: float) -> socket.socket:

@@ -193,7 +193,7 @@ def test_reopened_state_has_all_resources(tmp_path: Path) -> None:
 
 
 def test_reserve_of_a_killed_server_is_removed(tmp_path: Path) -> None:
-    """The reserve is a table that the state creates and deletes at its start, so that its file has free pages."""
+    """A state creates and deletes the table `reserve` when it is opened, so that the state's file has free pages."""
     path = tmp_path / "state.db"
     State(path).close()
     with closing(sqlite3.connect(path)) as database:

@@ -91,8 +91,8 @@ def test_model_is_tested_at_the_interval_and_after_the_last_epoch(layout: Layout
 
 
 def stop_and_resume(layout: Layout, settings: TrainerHyperparameters, *step_counts: int) -> LinearFramework:
-    """Run the training once per number of steps, and stop it after these steps. Then finish it with another build of
-    the framework's version."""
+    """Run the training once for each item of `step_counts`, and stop each run after this number of steps. Then finish
+    the training with another build of the same version of the framework."""
     for stop_after_steps in step_counts:
         run(layout, LinearFramework(settings, stop_after_steps=stop_after_steps))
     framework = LinearFramework(settings, version="1.0+cu130")

@@ -37,7 +37,8 @@ class LoadedModel:
 
     model: TargetModel
     start_count: int
-    """The number of the container's starts when the model was loaded. A later start removes the model."""
+    """How often the container had been started when the load of the model began. After another start, the container has
+    lost the model."""
     status: LoadStatus = LoadStatus.LOADING
     is_waiting: bool = True
     """Whether the load waits for a thread, or until another model is unloaded."""
@@ -57,7 +58,7 @@ class LoadedModels:
     Args:
         count_starts: returns how often the container has been started. A container that was started again has no
             models.
-        max_bytes: the largest sum of the sizes of all models' files in the container.
+        max_bytes: limit for the sum of the sizes of all models' files in the container.
         is_caching: whether models stay loaded after a request.
     """
 
@@ -82,7 +83,7 @@ class LoadedModels:
         self._loading_count = 0
         """The number of models that are being loaded."""
         self._start_count = 0
-        """The number of the container's starts when the current models were loaded."""
+        """How often the container had been started when `_find_or_load` was last called."""
         self._pool = ThreadPoolExecutor(MAX_CONCURRENT_LOADS, "load model")
 
     def close(self) -> None:

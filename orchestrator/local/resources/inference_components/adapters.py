@@ -101,7 +101,7 @@ class AdapterReplica:
     def _load(self, copy: Replica) -> None:
         """Load the adapter into a copy that has not loaded it since its last start.
 
-        Raise CannotRunError if the container refuses it, and NoResponseError.
+        Raise CannotRunError if the container refuses the adapter, and NoResponseError if the container does not answer.
         """
         if not isinstance(copy, ContainerReplica):
             raise CannotRunError("the base component is an adapter itself: name a component with a container")

@@ -176,7 +176,8 @@ class _MlflowOperations(RunningOperations):
             self.registry.start(self.make_runnable(record))
 
     def delete(self, request: Request) -> Response:
-        """Delete a server in any status. Its thread deletes the data when the process has ended."""
+        """Delete a server in any status. If the server has a thread, the thread deletes the data after the end of the
+        process. Otherwise, this method deletes the data."""
         record = self.find(request)
         arn_type, name, status = self.kind.arn_type, record.name, ServerStatus.DELETING
         self.context.state.update(arn_type, name, {self.kind.status_member: str(status)}, str(status))

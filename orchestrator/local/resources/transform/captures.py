@@ -27,7 +27,7 @@ def check(context: Context, request: Mapping[str, Any]) -> None:
 def store_manifests(
     context: Context, request: Mapping[str, Any], start_time: float, completed_outputs: Sequence[Output]
 ) -> None:
-    """Store the manifests of a job that has a DataCaptureConfig.
+    """Store the manifests of a job. If its request has no DataCaptureConfig, do nothing.
 
     Raise ServiceError if a manifest cannot be stored.
 
@@ -52,8 +52,8 @@ def store_manifests(
 
 
 def _make_manifest(uri: str, keys: Iterable[str]) -> list[Any]:
-    """Return the manifest of objects below an S3 URI. Its prefix is the last folder in the URI. The keys in it
-    are relative to this folder."""
+    """Return a manifest of objects below an S3 URI. The prefix of the manifest is the URI up to its last `/`. The keys
+    in the manifest are relative to this prefix."""
     bucket, key = parse_uri(uri)
     folder = key[: key.rfind("/") + 1]
     return [{"prefix": f"s3://{bucket}/{folder}"}, *(key.removeprefix(folder) for key in keys)]

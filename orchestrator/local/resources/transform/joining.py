@@ -18,7 +18,8 @@ from microjobs_orchestrator.local.resources.transform.jsonpath import MissingVal
 CSV, JSON = "text/csv", "application/json"
 
 INPUT, OUTPUT = "SageMakerInput", "SageMakerOutput"
-"""Members of a joined record: an input that is not a JSON object, and the model's response."""
+"""Members of a joined record. `SageMakerInput` is the input, if it is not a JSON object. `SageMakerOutput` is the
+response of the model."""
 
 csv.field_size_limit(sys.maxsize)  # MaxPayloadInMB limits records, so their fields need no limit of their own
 
@@ -45,7 +46,10 @@ class DataProcessing:
 
     @classmethod
     def read(cls, request: Mapping[str, Any]) -> "DataProcessing | None":
-        """Return a request's DataProcessing, if any. Raise ValidationError if a filter does not fit the formats."""
+        """Return the DataProcessing of a request; None if it changes no record.
+
+        Raise ValidationError if a filter does not fit the formats of the records.
+        """
         source, output, members = (
             request.get(name, {}) for name in ("TransformInput", "TransformOutput", "DataProcessing")
         )

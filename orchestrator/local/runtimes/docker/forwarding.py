@@ -1,7 +1,7 @@
 """Forwards connections of hosts to this machine, on engines whose containers cannot connect to it.
 
-Each guard has one carrier that waits for a connection; see `orchestrator/local/guard/carrier.py`. When the carrier has
-a connection, the server connects it to a port of this machine, and starts the next carrier.
+Each guard has one carrier that waits for a connection; see `orchestrator/local/guard/carrier.py`. When a client has
+connected to the carrier, the server connects the carrier to a port of this machine, and starts the next carrier.
 """
 
 import contextlib

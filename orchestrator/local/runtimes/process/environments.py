@@ -123,8 +123,9 @@ class Environments:
         """Remove incomplete environments, and old environments whose lock file has changed. Call this while no host
         runs.
 
-        An incomplete environment whose lock is held is being made, so it stays. If a killed server left an
-        environment incomplete, its lock is free, because the installers of that server have ended with it.
+        If a process holds the file lock of an incomplete environment, the environment is being made, and it stays. If
+        a server was killed while it made an environment, the file lock is free: the server's installers have ended,
+        too.
         """
         folders = [path for path in self._folder.glob("*") if path.is_dir()]
         replaced_folders = set(_list_replaced_folders(folders))

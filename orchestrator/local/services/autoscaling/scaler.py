@@ -16,7 +16,8 @@ from microjobs_orchestrator.local.state import Record
 logger = logging.getLogger(__name__)
 
 LAST_SCALE_OUT, LAST_SCALE_IN = "LastScaleOut", "LastScaleIn"
-"""Keys of a target's internal state: the times of its last activities, in seconds since 1970."""
+"""Keys of a target's internal state. The values are the times of the last activity that added capacity, and of the last
+activity that removed capacity, in seconds since 1970."""
 
 CallOperation = Callable[[str, Mapping[str, Any]], object]
 """Performs an operation of SageMaker. Raises ServiceError."""

@@ -40,7 +40,8 @@ class Reference:
 
     source: ReferenceSource
     name: str
-    """The name of the parameter, the variable, the step, or the member of PipelineExperimentConfig."""
+    """The name of the parameter, the variable, the step, or the member of PipelineExperimentConfig; for an item of a
+    ForEach step, `CurrentItem`."""
     path: Path = ()
 
     def __str__(self) -> str:
