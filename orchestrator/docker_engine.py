@@ -182,7 +182,8 @@ def list_images(client: DockerClient, **options: Any) -> Sequence[dict[str, Any]
     Args:
         options: arguments of the SDK, such as `filters`.
     """
-    images = client.api.images(**options)  # one request is enough: before a second request, an image could be removed
+    # The SDK's `images.list` would send one more request per image, and fail if the image was removed meanwhile.
+    images = client.api.images(**options)
     prefixes = PODMAN_PREFIXES if is_podman(client) else ()
     return [{**image, "RepoTags": [_shorten(tag, prefixes) for tag in image.get("RepoTags") or ()]} for image in images]
 

@@ -72,7 +72,7 @@ def connect(folder: str | Path | None = None) -> LocalServer:
 
 
 def disconnect() -> None:
-    """Restore the environment variables that this process, or its shell, had before it used a local server."""
+    """Restore the environment variables that this process, or its shell, had before the use of a local server."""
     _set_variables_and_session(shell.list_restorations(os.environ))
 
 

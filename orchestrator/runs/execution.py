@@ -90,9 +90,9 @@ class Execution:
             yield from page["PipelineExecutionSteps"]
 
     def find_step(self, name: str) -> Members | None:
-        """Return a step that has started; None if there is none.
+        """Return the step with this name if it has started, otherwise None.
 
-        A step in a branch has the name of the branch in front of its name, such as `tuned-register`.
+        In the execution, the name of a branch precedes the names of its steps: `register` finds `tuned-register`, too.
         """
         return next((step for step in self.list_steps() if f"-{step['StepName']}".endswith(f"-{name}")), None)
 

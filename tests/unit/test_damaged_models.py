@@ -85,7 +85,7 @@ def add_files(tar: tarfile.TarFile, files: dict[str, bytes]) -> None:
 
 @st.composite
 def possibly_damaged_bytes(draw: st.DrawFn, content: bytes) -> bytes:
-    """Return the content, or its start with some bytes changed, added or removed."""
+    """Return the content, or a copy: some bytes may be changed, added or removed, and the end may be missing."""
     if draw(st.booleans()):
         return content
     changed = bytearray(content)

@@ -8,8 +8,10 @@ from microjobs_orchestrator.local.guard.relay import CHUNK_BYTES
 
 
 def copy_streams(connection: socket.socket) -> None:
-    """Copy data in both directions until the connection sends no more. The end of the standard input ends only the
-    direction to the connection."""
+    """Copy data in both directions until the other side of the connection sends no more.
+
+    The end of the standard input ends only the direction to the connection.
+    """
     connection.settimeout(None)
     threading.Thread(target=_send, args=(connection,), daemon=True).start()
     while chunk := connection.recv(CHUNK_BYTES):

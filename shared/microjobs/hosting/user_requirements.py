@@ -37,7 +37,7 @@ PINNED_PACKAGES = ("granian",)
 COMPLETE_MARKER = "complete"
 """File in each environment whose installation succeeded. It contains the path of the image's own environment."""
 TAIL_LINES = 200
-"""Number of last lines of pip's output that are searched for the reason of a failure."""
+"""Number of lines at the end of pip's output that are searched for the reason of a failure."""
 MAX_ERRORS = 3
 """Maximum number of pip's errors in the reason of a failure."""
 INDEX_REQUIREMENT_PATTERN = re.compile(r"\s*(#|$|(?!\S*\.(whl|zip|gz)\b)[A-Za-z0-9._-]+(\[[^]]*\])?\s*([<>=!~;#\\]|$))")

@@ -39,7 +39,10 @@ def return_body(request: ReceivedRequest) -> Reply:
 
 @dataclass
 class ImageBehaviour:
-    """The behaviour of an image, and the requests to `/invocations`. Tests change the behaviour."""
+    """The behaviour of an image, and the requests to `/invocations` that its containers received.
+
+    Tests change the behaviour.
+    """
 
     invoke: Callable[[ReceivedRequest], Reply] = return_body
     ping: int | None = 200

@@ -63,7 +63,7 @@ class PipelineOperations(Operations):
                 return _accept_repetition(existing_pipeline, request, digest)
             text = self._read_definition(request)
             versions.check_aliases(aliases, other_aliases={})
-            # A server that was killed while it deleted a pipeline of this name may have left versions.
+            # If a server was killed during the deletion of a pipeline of this name, its versions may remain.
             versions.delete_versions(self.context.state, name)
             arn = format_arn(f"{PIPELINE.arn_type}/{name}", self.context.settings.region)
             # The version is stored first, because a pipeline without a version could not be described.

@@ -159,8 +159,10 @@ class ProcessRuntime:
         return sorted(all_cpus[(first_index + index) % len(all_cpus)] for index in range(count))
 
     def find_hosts(self) -> Mapping[str, Sequence[Host]]:
-        """Wait until an earlier server's hosts have ended, and remove their folders and unused environments. Return no
-        hosts, because none outlives its server."""
+        """Remove unused environments. Wait until the hosts of an earlier server have ended, and remove their folders.
+
+        Return no hosts, because no host outlives its server.
+        """
         self._environments.clean()
         for folder in self._work.glob("*"):
             if folder.name not in {self._get_folder(name).name for name in self._hosts}:

@@ -1,4 +1,7 @@
-"""The work of executions with many steps: it is proportional to the number of steps, and waiting costs nothing."""
+"""The work of executions: it is proportional to the number of steps, and quadratic in the number of items of a loop.
+
+Waiting costs nothing.
+"""
 
 import threading
 import time
