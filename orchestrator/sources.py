@@ -70,7 +70,7 @@ def read_revision(repository: Path, job: str, variant: str = "cpu") -> str:
 
 def describe_head(repository: Path) -> str:
     """Return the short hash of the commit at HEAD, with `-dirty` for changes; empty if the folder is not a clone."""
-    if not (repository / ".git").exists():  # git would describe a repository in which the package is installed
+    if not (repository / ".git").exists():  # git would describe a repository that contains this folder
         return ""
     try:
         return _run_git(repository, "describe", "--always", "--dirty", "--exclude=*").strip()

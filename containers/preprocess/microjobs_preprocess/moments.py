@@ -56,7 +56,7 @@ class Moments:
 
 
 def measure(array: ArrayFile, *, allow_missing: bool = False) -> Moments:
-    """Read a features file once and check each value.
+    """Return the moments of a file of features. Read the file once, and check each value.
 
     Raises:
         UserError: a value is infinite, too large to square, or NaN if missing values are not allowed; the message names

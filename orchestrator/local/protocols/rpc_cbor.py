@@ -39,7 +39,8 @@ the tag of times."""
 
 
 class _Stream(BytesIO):
-    """The interface that the parser reads. Botocore's own stream reserves memory for any length that a body states."""
+    """The input of the parser. It replaces botocore's own stream, which reserves memory for any length that a body
+    states."""
 
     def peek(self, size: int) -> bytes:
         start = self.tell()

@@ -163,7 +163,7 @@ def _read_policy(call: Call) -> str:
 
 
 def get_policy_status(call: Call) -> OperationResult:
-    """Report that a bucket is not public: the server requires its credentials, whatever the policy allows."""
+    """Report that a bucket is not public: the server requires the home's credentials, whatever the policy allows."""
     _read_policy(call)
     return OperationResult({"PolicyStatus": {"IsPublic": False}})
 
@@ -201,7 +201,10 @@ def put_acl(call: Call) -> OperationResult:
 
 
 def _check_exists(call: Call) -> None:
-    """Check that the bucket and the key exist. Raises ServiceError NoSuchBucket or NoSuchKey, 404."""
+    """Check that the bucket exists, and the object if the request has a key.
+
+    Raises ServiceError NoSuchBucket or NoSuchKey, 404.
+    """
     call.store.check_bucket(call.bucket)
     if "Key" in call.members:
         call.store.get(call.bucket, call.key)

@@ -65,7 +65,7 @@ class AlarmOperations:
         """Add an alarm. If an alarm has the same name, replace it, and keep its state and its tags."""
         _check_alarm(request)
         name, now = request["AlarmName"], time.time()
-        self._alarms.read_values(request, now)  # raises an error for an expression that has no values
+        self._alarms.read_values(request, now)  # raises ServiceError if an expression is not valid
         arn = f"arn:aws:cloudwatch:{self._region}:{ACCOUNT}:alarm:{name}"
         description = {
             "AlarmArn": arn,

@@ -32,7 +32,7 @@ from microjobs_orchestrator.local.tasks import call_in_thread
 RESPONSE_TIMEOUT = 60.0
 """Seconds for the response to InvokeEndpoint."""
 RESUME_TIMEOUT = 10.0
-"""Seconds that a request waits until a restarted server has resumed the endpoint."""
+"""Maximum number of seconds that a request waits for a restarted server to resume the endpoint."""
 STREAM_TIMEOUT = 8 * 60.0
 """Seconds for a whole response stream: https://docs.aws.amazon.com/sagemaker/latest/dg/realtime-endpoints.html"""
 MAX_RESPONSE_BYTES = 25 << 20

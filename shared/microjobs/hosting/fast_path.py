@@ -1,4 +1,4 @@
-"""Dispatches requests: answers `/invocations` and `/ping`, and passes all other requests to Flask."""
+"""Dispatches requests: answers `/invocations`, `/ping` and a model's own routes, and passes other requests to Flask."""
 
 import logging
 import time
@@ -32,7 +32,7 @@ class Dispatcher:
     Args:
         queue_size: maximum number of queued and running invocations; further invocations get status 503.
         route_prefix: requests whose path begins with it are invocations too, whatever their method.
-        batching: whether and how invocations that wait in the queue are combined.
+        batching: whether and how one run of the model answers several invocations.
         threads: number of threads that answer the invocations in the queue.
     """
 
@@ -153,4 +153,4 @@ FAST_ROUTES: Mapping[tuple[str, str], Callable[[Dispatcher, RequestHead, ServerE
     ("/ping", "GET"): Dispatcher.answer_ping,
     ("/ping", "HEAD"): Dispatcher.answer_ping,
 }
-"""Methods that answer the requests that do not reach Flask, by path and HTTP method."""
+"""Methods that answer requests to paths that every model has, by path and HTTP method."""

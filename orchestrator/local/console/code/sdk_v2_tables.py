@@ -114,7 +114,7 @@ TUNING = Program(
 class ContainerDefinitionsSource:
     """The source of the argument `container_defs`.
 
-    `Session.create_model` sends a model package in Containers, even if it is the only container. Therefore, no
+    `Session.create_model` sends a model package in Containers, even if the model has only one container. Therefore, no
     argument expresses a PrimaryContainer with a model package, and the program sends the request with the SDK's client.
     """
 

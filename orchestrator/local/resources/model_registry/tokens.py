@@ -17,7 +17,7 @@ def find_package_arn(state: State, operation: str, request: Mapping[str, Any]) -
     Return None if there was no such request, or if `request` has no ClientToken.
 
     Raises:
-        ServiceError: the earlier request had other members.
+        ServiceError: the earlier request had other members, or other values of them.
     """
     token = request.get(CLIENT_TOKEN)
     earlier_record = state.get(RECORD_KIND, f"{operation}/{token}") if token else None

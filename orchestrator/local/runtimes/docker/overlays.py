@@ -80,9 +80,9 @@ class Overlays:
         return self._are_supported and not has_special_characters and (item.read_only or not self._requires_read_only)
 
     def make_volume(self, source: Path, labels: Mapping[str, str]) -> str:
-        """Make an overlay volume of a folder, and the two volumes that it needs for changes; return its name.
+        """Make an overlay volume of a folder, and the two volumes that it needs for changes. Return the overlay's name.
 
-        All three have the labels by which they are removed together with their plan.
+        All three volumes have the labels by which they are removed together with their plan.
         """
         upper, work = (self._client.volumes.create(labels=dict(labels)).attrs["Mountpoint"] for _ in ("upper", "work"))
         mount = f"lowerdir={source},upperdir={upper},workdir={work}"
