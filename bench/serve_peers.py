@@ -1,4 +1,4 @@
-"""Starts model servers with dynamic batching that bench/serve.py measures, and lists all servers.
+"""Starts the model servers with dynamic batching, and lists all model servers that bench/serve.py measures.
 
 With the model `slow`, the servers combine up to 8 requests; with `tiny`, they combine none. In each server, one worker
 runs the model.

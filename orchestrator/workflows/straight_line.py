@@ -1,4 +1,4 @@
-"""The PyTorch notebook on which this project is based: y = 0.3 x + 0.9, learned as one weight and one bias."""
+"""The workflow `straight-line`, from a PyTorch notebook: y = 0.3 x + 0.9, learned as one weight and one bias."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -316,4 +316,5 @@ class Runtime(Protocol):
         """Cancel installations: running and later calls of `prepare` that need an installation raise CannotRunError."""
 
     def close(self) -> None:
-        """Close the runtime. Hosts keep running only on the docker runtime, because a later server can find them."""
+        """Close the runtime. On the docker runtime, hosts keep running, and a later server can find them. On the
+        process runtime, hosts end."""

@@ -43,7 +43,7 @@ class Gates:
         self.is_open = threading.Event()
 
     def pass_gate(self, step: str) -> None:
-        """Return at once, or when the test has opened the closed gate."""
+        """If the gate of this step is closed, wait until the test opens it."""
         if step == self.closed_step:
             self.is_reached.set()
             self.is_open.wait(TIMEOUT_SECONDS)

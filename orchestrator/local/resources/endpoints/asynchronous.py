@@ -329,7 +329,7 @@ class InvocationQueue:
     def _send(self, invocation: Invocation, replica: Replica, file: Path) -> str:
         """Send an invocation to a replica, and write the response to a file. Return the content type.
 
-        Raise InvocationError if the model responds with an error, and NoResponseError.
+        Raise InvocationError if the model responds with an error, and NoResponseError if it does not respond.
         """
         timer = Timer()
         with self._open_input(invocation) as (body, object_headers), file.open("w+b") as content:

@@ -35,7 +35,7 @@ class DeploymentOperations(RunningOperations, ABC):
 
         Args:
             config: the steps of the update; None if the update has one step.
-            changes: members of the description that change at once.
+            changes: members of the description that change now, and not at the end of the update.
         """
         arn_type, internal = self.kind.arn_type, {NEXT_DEPLOYMENT: deployment, UPDATE_CONFIG: config}
         members = {self.kind.status_member: "Updating", **changes}

@@ -9,7 +9,8 @@ from microjobs_orchestrator.local.resources.training.job import NAMESPACE as TRA
 from microjobs_orchestrator.local.state import Record
 
 COMPONENT_NAMESPACE = ":trial-components"
-"""Namespace of the series, which `Series.is_hidden` hides from clients of CloudWatch."""
+"""Namespace of the series of trial components. Clients of CloudWatch do not see these series; see
+`Series.is_hidden`."""
 
 
 def summarize(metrics: MetricStore, component: Record) -> list[dict[str, Any]]:

@@ -1,1 +1,1 @@
-"""The model registry: model packages, and the groups of their versions."""
+"""The model registry: model packages, and model package groups."""

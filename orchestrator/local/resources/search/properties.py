@@ -36,7 +36,7 @@ _TYPES = {
 }
 
 TIME_PROPERTIES = ("CreationTime", "LastModifiedTime")
-"""Properties that all resources have, even if their results do not contain them."""
+"""Properties that filters can use for all resources, even if the results of Search do not contain these members."""
 
 
 class LazyResource(ABC):

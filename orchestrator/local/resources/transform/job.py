@@ -217,7 +217,7 @@ class TransformJob:
 
 
 def list_objects(context: Context, request: Mapping[str, Any]) -> list[tuple[str, StoredObject]]:
-    """Return the output keys and the input objects of a request.
+    """Return the input objects of a request, each with the key of its output.
 
     Raise ValidationError if there are no objects, two outputs have the same key, or the bucket cannot be written.
     """

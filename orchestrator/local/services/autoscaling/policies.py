@@ -88,7 +88,7 @@ class Proposal:
     capacity: int
     cause: str
     cooldown: float
-    """Seconds after a scaling activity in which this proposal has no effect."""
+    """The cooldown in seconds: for this time after a scaling activity, the proposal has no effect."""
 
 
 class TargetTracking:

@@ -17,7 +17,7 @@ from ..responses import HttpError, shorten
 from . import content_types, errors
 
 MAX_COLUMNS = 100_000
-"""Maximum number of columns of CSV that numpy's genfromtxt parses: it needs 50 µs and 1 KB per column."""
+"""Maximum number of columns of CSV that is given to numpy's genfromtxt, which needs 50 µs and 1 KB per column."""
 MAX_UNPACKED_BYTES = 1 << 30
 """Maximum size of an .npz archive after decompression."""
 FIRST_INEXACT_INTEGER = 2.0**53
