@@ -3,7 +3,7 @@
     uv run python bench/serve_memory.py [MEGABYTES [WORKERS]]
 
 The model has layers of 64 MB. The memory of the server is the sum of the proportional set sizes of its processes.
-Prints the highest memory while the server starts, and the memory after each worker has answered requests.
+Prints the highest memory while the server starts, and the memory after several requests per worker.
 """
 
 import os

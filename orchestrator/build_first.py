@@ -1,7 +1,7 @@
 """Builds the images of a workflow before it runs (`microjobs run --build`).
 
-If the engine cannot get the base image, the jobs run in images that were built before. If there are none, the jobs run
-as processes, unless the runtime is `docker`.
+If the engine cannot get the base image, the jobs run in images that were built before. If one of these images is
+missing, all jobs run as processes; if the runtime is `docker`, the command fails instead.
 """
 
 import os
@@ -29,8 +29,8 @@ def build_and_choose_runtime(runtime: str, jobs: Sequence[str], console: Console
         runtime: `auto`, `docker` or `process`.
 
     Raises:
-        CommandError: a build failed, or the runtime is `docker`, the engine cannot get the base image, and an image is
-            missing.
+        CommandError: a build failed. Or the engine cannot get the base image, an image is missing, and the runtime is
+            `docker`.
     """
     if runtime == "process":
         return runtime

@@ -35,7 +35,7 @@ def hold(home: Home) -> Iterator[None]:
         home.create()  # also for each retry, because the holder may be `microjobs clean home`, which removes the folder
         with home.lock.open("a+") as file:
             if _try_lock(file.fileno(), fcntl.LOCK_EX) and is_current(home, file.fileno()):
-                home.create()  # the last holder may have removed folders after the call above
+                home.create()  # the previous holder may have removed folders after the call above
                 file.truncate(0)
                 file.write(f"{os.getpid()} {_read_start_time(os.getpid())}")
                 file.flush()
@@ -48,7 +48,7 @@ def hold(home: Home) -> Iterator[None]:
 
 def is_current(home: Home, descriptor: int) -> bool:
     """Return whether an open file is the lock file of a home. `microjobs clean` may have removed the file since it was
-    opened, and other processes then do not see its lock."""
+    opened, and other processes then do not see a lock on this file."""
     try:
         return os.path.samestat(os.fstat(descriptor), home.lock.stat())
     except FileNotFoundError:

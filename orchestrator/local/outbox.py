@@ -1,7 +1,8 @@
-"""The events that are not delivered yet, in the database of the state.
+"""The EventBridge events that are not delivered yet, in the database of the state.
 
-A change of a resource and its events are one transaction. Therefore, a killed server loses no event; the next server
-delivers it, possibly again.
+A change of a resource and its events are one transaction, so a killed server loses no event: the next server delivers
+the remaining events. If the server was killed after a delivery but before the removal of the event, the next server
+delivers the event again.
 """
 
 from collections.abc import Collection, Iterable

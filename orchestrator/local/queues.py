@@ -32,7 +32,7 @@ _OLD_KINDS = ("sqs-queue", "sqs-message")
 """Kinds of resources that contained the queues and the messages in earlier versions."""
 
 VISIBILITY_TIMEOUT = 30
-"""AWS's default, in seconds. If a received message is not deleted within this time, it is received again."""
+"""AWS's default, in seconds. If a received message is not deleted within this time, it can be received again."""
 MAX_WAITING_CONSUMERS = 16
 """Number of consumers that may wait for messages at the same time. Each of them occupies a thread of the server."""
 _HANDLE_PATTERN = re.compile(r"([0-9]{1,18})/([0-9a-f]{32})")
@@ -99,7 +99,7 @@ class Queues:
         return name
 
     def list_names(self, prefix: str) -> list[str]:
-        """Return the sorted names of the queues that begin with a prefix."""
+        """Return the names of queues, sorted. Each name begins with the prefix."""
         names = self._database.select("SELECT name FROM queues ORDER BY name")
         return [name for (name,) in names if name.startswith(prefix)]
 

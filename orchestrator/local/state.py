@@ -198,10 +198,10 @@ class State:
         only_if: Collection[str] | None = None,
         version: int = 0,
     ) -> Record | None:
-        """Merge changes into the description and internal state, if the status is one of `only_if` (None: any status).
+        """Merge `changes` into the description and `internal` into the internal state, and set the status.
 
-        Return the changed resource; None if it does not exist or has another status. Raise TransitionError if the kind
-        does not allow the change of the status.
+        Change nothing if the current status is not one of `only_if` (None: any status). Return the changed resource, or
+        None if nothing was changed. Raise TransitionError if the kind does not allow the change of the status.
         """
         with self.transaction() as database:
             record = self.get(kind, name, version)
@@ -248,7 +248,7 @@ class State:
             return database.execute(f"DELETE FROM resources WHERE {condition}", values).rowcount  # noqa: S608
 
     def find(self, query: Query) -> list[Record]:
-        """Return a page of resources. Resources with equal values are sorted by name and version."""
+        """Return a page of resources. Resources with equal values of `order_by` are sorted by name and version."""
         column = query.order_by
         index = "by_kind_owner" if query.owner else "by_kind_status" if query.status else INDEXES[column]
         direction, comparison = ("DESC", "<") if query.descending else ("ASC", ">")
@@ -352,7 +352,7 @@ def _encode(value: Mapping[str, Any]) -> str:
 
 
 def _decode(text: str) -> dict[str, Any]:
-    """Parse a stored object. Earlier servers also stored numbers that are not finite."""
+    """Parse a stored object. Earlier releases of the server also stored numbers that are not finite."""
     constants: list[str] = []
     value = json.loads(text, parse_constant=constants.append)
     if not isinstance(value, dict):

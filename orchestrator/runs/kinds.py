@@ -1,5 +1,5 @@
-"""The kinds of SageMaker's resources, and a client's operations on them. The names of all operations follow one
-pattern, such as `DescribeTrainingJob`."""
+"""The kinds of SageMaker's resources, and a client's operations on them. The name of each operation is a verb and the
+name of the kind, such as `DescribeTrainingJob`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

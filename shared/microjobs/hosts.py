@@ -23,7 +23,8 @@ class Hosts(Protocol):
     def call(
         self, function: Callable[[*Arguments], T], arguments_by_host: Mapping[str, tuple[*Arguments]]
     ) -> dict[str, T]:
-        """Call the function on each of these hosts, with the host's arguments. Return the results in the same order.
+        """Call the function on each host in `arguments_by_host`, with the host's arguments. Return the results in the
+        order of `arguments_by_host`.
 
         The calls run at the same time. Each call may use all cores of its host. If a call fails, the job ends on all
         hosts with the error of that host.

@@ -10,7 +10,8 @@ listener prove to each other that they know the secret, before either side parse
 
 MACs are HMAC-SHA256. Each step has its own label, so that an attacker cannot reflect a message. Both sides choose a
 nonce, so that an attacker cannot replay a message. Each later frame has a number and a MAC. The keys of these MACs are
-derived from both nonces, so a relay cannot add, change, repeat or reorder frames. Frames are not encrypted.
+derived from the secret and both nonces, so a relay cannot add, change, repeat or reorder frames. Frames are not
+encrypted.
 """
 
 import contextlib
@@ -34,12 +35,12 @@ CHALLENGE_BYTES = NONCE_BYTES + MAC_BYTES
 HANDSHAKE_SECONDS = 5.0
 """The time limit of a handshake, on both sides."""
 WELCOME_SECONDS = 20.0
-"""Time limit of the last step: the listener has proved itself, and the caller waits for its admission.
+"""Time limit of the last step: the listener has proved itself, and the caller waits until it is admitted.
 
 The listener admits each host only once, so a caller that stops waiting too early cannot retry.
 """
 MAX_PENDING_CALLERS = 128
-"""Maximum number of callers in a handshake. When it is exceeded, `PeerListener` drops some of them."""
+"""Maximum number of callers whose handshakes are not complete. If there are more, `PeerListener` drops some of them."""
 MAX_ACCEPTED_CALLERS = 32
 """Maximum number of callers that the listener accepts before it continues the pending handshakes."""
 
@@ -85,13 +86,14 @@ class Connection:
     """An authenticated connection that carries messages, one per frame.
 
     Args:
-        transcript: the claim and both nonces, from which the keys of this connection are derived.
+        transcript: the claim, which contains the caller's nonce, and the listener's nonce. The keys of this connection
+            are derived from the transcript and the secret.
         is_caller: whether this side is the caller, not the listener.
     """
 
     def __init__(self, sock: socket.socket, secret: bytes, transcript: bytes, *, is_caller: bool) -> None:
         self._socket = sock
-        # Otherwise a second message would wait for the acknowledgement of the first message, up to 40 ms.
+        # Without this option, a second message would wait for the acknowledgement of the first message, up to 40 ms.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         keys = [_compute_mac(secret, label, transcript) for label in (b"caller's frames", b"listener's frames")]
         self._send_key, self._receive_key = keys if is_caller else reversed(keys)
@@ -219,7 +221,7 @@ class _Caller:
     deadline: float = field(default_factory=lambda: time.monotonic() + HANDSHAKE_SECONDS)
     received: bytes = b""
     transcript: bytes = b""
-    """The claim and both nonces. Empty until a valid hello has arrived."""
+    """The claim, which contains the caller's nonce, and the listener's nonce. Empty until a valid hello has arrived."""
 
     def advance(self, secret: bytes) -> bool:
         """Continue the handshake with the bytes that have arrived, and return whether it is complete.
@@ -256,7 +258,7 @@ class PeerListener:
 
     Strangers cannot keep hosts of the job out, even if many strangers connect, send nothing or send garbage: if there
     are too many callers, the listener first drops the oldest callers without a valid hello. Hosts of the job are not
-    among them, because a host sends its hello as soon as it is connected, and answers at once.
+    among them, because a host sends its hello as soon as it is connected, and answers immediately.
 
     Args:
         expected_hosts: the names of the hosts to admit. The listener admits each host once.

@@ -73,7 +73,8 @@ class ScriptError(JobError):
 def train(program: str) -> None:
     """Run the program that the request names, with the toolkit's arguments and environment.
 
-    The script is in the process group of the job, so it gets stop signals and has the whole grace period.
+    The program is in the job's process group of the operating system, so it receives stop signals itself and has the
+    whole grace period.
 
     Raises:
         UserError: the program does not exist, or its requirements cannot be installed.
@@ -104,9 +105,9 @@ def _run(layout: Layout, program: str, toolkit: dict[str, Any]) -> None:
     resources = read_training_resource_config(layout)
     switch = _choose_switch(environment.additional_framework_parameters, resources)
     if switch or len(resources.hosts) == 1 or Network.read().host_addresses:
-        # This line skips the toolkit's check that all host names resolve, which takes up to 15 minutes. A host without
-        # a network cannot resolve its own name. With a switch for distributed training, the hosts wait for each other
-        # in `launch`. On the process runtime, no host name resolves.
+        # This line skips the toolkit's check that all host names resolve, which takes up to 15 minutes. With a switch
+        # for distributed training, the check is not needed, because the hosts wait for each other in `launch`. A single
+        # host may have no network, and then cannot resolve its own name. On the process runtime, no host name resolves.
         os.environ.setdefault("SM_STUDIO_LOCAL_MODE", "True")
     for folder in (layout.model, layout.output_data):  # these folders also exist in AWS's images
         folder.mkdir(parents=True, exist_ok=True)
@@ -158,7 +159,8 @@ def _read_pip_errors(log: Path) -> str:
 
 
 def _make_command(code: Path, program: str, arguments: Sequence[str]) -> list[str]:
-    """Return the command that AWS's images would run in the folder `code`: a package, a Python script, or a shell.
+    """Return the command that AWS's images would use in the folder `code`. It runs a Python package, a Python script,
+    or another file in a shell.
 
     Args:
         program: the name of a file in the folder, which the toolkit has checked.
@@ -182,7 +184,7 @@ def _configure_toolkit() -> None:
     # at the level INFO, these loggers log each value and step
     for name in ("sagemaker-training-toolkit", "sagemaker_training"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # pip's warnings are about the container's user and the image's pip, which the user cannot change.
+    # pip warns that it runs as root and that the image's pip is old. The author of the script can change neither.
     os.environ.setdefault("PIP_ROOT_USER_ACTION", "ignore")
     os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
 
@@ -191,7 +193,8 @@ def _choose_switch(parameters: Mapping[str, object], resources: ResourceConfig) 
     """Return the request's switch for distributed training; None if each host runs the script independently.
 
     Raises:
-        UserError: the image does not support the switch, or the switch excludes some hosts.
+        UserError: the image does not support the switch, the request has several switches, or the switch excludes some
+            hosts.
     """
     switches = [name for name, value in parameters.items() if name.endswith("_enabled") and value is True]
     for name in switches:
@@ -280,7 +283,7 @@ class StderrReader:
 
 
 def format_reason(script_name: str, code: int, stderr: str) -> str:
-    """Return a reason that starts with the script's last line, because FailureReason is cut after 1024 characters."""
+    """Return a reason that starts with the last line of stderr, because FailureReason is cut after 1024 characters."""
     cause = f"exit code {code}" if code > 0 else f"ended by {signal.Signals(-code).name}"
     if code == -signal.SIGKILL:
         cause += ", most likely out of memory"

@@ -50,8 +50,8 @@ SHELLS = {"bash": ["bash", "--noprofile", "--norc", "-i"], "zsh": ["zsh", "-fis"
 
 PAGES = list_pages()
 SOURCES = [*PAGES, *list_files_with_messages()]
-"""The files that may contain commands. The tests parse them, and not this module: otherwise, each pytest worker would
-parse all files."""
+"""The files that may contain commands. The tests parse the files when they run: if the import of this module parsed
+them, each pytest worker would parse all files."""
 
 Paste = Callable[[str, str], list[str]]
 

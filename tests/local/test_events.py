@@ -163,8 +163,8 @@ def test_execution_and_its_steps_have_events(server: LocalServer, folder: Path) 
 
 
 def test_undelivered_events_are_delivered_by_a_later_server(tmp_path: Path) -> None:
-    """The webhook is down until a third server starts: the first server is killed, and the second one stops, before it
-    can deliver."""
+    """The webhook is down until the third server starts. The first server is killed and the second server stops before
+    the webhook is up, so they deliver no event."""
     with EventListener() as listener:
         port = listener.port
     settings: dict[str, Any] = {"runtime": "process", "events": [{"webhook": listener.url}]}

@@ -72,7 +72,7 @@ def score(options: Options, hosts: Hosts) -> None:
 
 
 def describe_inputs(options: Options) -> list[inventory.ArrayDescription]:
-    """Return this host's test arrays. Create its output folder, which is needed even if it stays empty."""
+    """Describe this host's test arrays. Create the host's output folder, which is needed even if it stays empty."""
     options.resolve(options.batch).mkdir(parents=True, exist_ok=True)
     entries = inventory.describe_arrays(options.resolve(options.test))
     return [entry for entry in entries if entry.split == "test"]

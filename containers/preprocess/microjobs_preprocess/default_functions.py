@@ -19,8 +19,8 @@ from microjobs.hosting.media_types import NPY, parse_media_type
 
 
 def choose_defaults(defined_functions: Collection[str], model_dir: Path) -> DefaultFunctions:
-    """Return the defaults of scikit-learn's convention, or the defaults of bundles if the user defines no model_fn and
-    the folder contains a bundle."""
+    """Return the defaults for scikit-learn models. Return the defaults for bundles instead if the user defines no
+    model_fn and the folder contains a bundle."""
     if "model_fn" not in defined_functions and (model_dir / MODEL_FILE).is_file():
         return choose_bundle_defaults(defined_functions, model_dir)
     return DefaultFunctions(_refuse_to_load, decode_features, predict_rows, encode_array)
@@ -32,7 +32,8 @@ def _refuse_to_load(model_dir: str) -> Any:
 
 
 def decode_features(body: bytes | str, content_type: str) -> Any:
-    """Decode a body as an array: float32 for text, the array's own type for npy. Raise the errors of `decode_array`."""
+    """Decode a body as an array. Numbers in text become float32; an npy array keeps its type. Raise the errors of
+    `decode_array`."""
     array = decode_array(body, content_type)
     is_text = parse_media_type(content_type) != NPY
     return array.astype(np.float32) if is_text and array.dtype.kind in "fiub" else array

@@ -69,7 +69,8 @@ class TableOptions:
 
 @dataclass(frozen=True)
 class HostInput:
-    """The input of one host: its tables, and the text of the settings file; None if the host has no such file."""
+    """The input of one host: its tables, and the text of the settings file. The text is None if the host has no such
+    file."""
 
     settings_text: str | None
     tables: list[Table]
@@ -114,7 +115,7 @@ def write_columns_file(register_file: RegisterFile, options: TableOptions, fitte
 
 
 def prepare_host(options: TableOptions) -> HostInput:
-    """Create the output folders of this host, which are needed even if they stay empty. Return its input."""
+    """Create the output folders of this host, which are needed even if they stay empty. Return the host's input."""
     for folder in (options.train, options.test):
         options.resolve(folder).mkdir(parents=True, exist_ok=True)
     path = options.settings_file

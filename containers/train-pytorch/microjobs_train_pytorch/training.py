@@ -82,7 +82,7 @@ class Training:
         self._order = self._to_device(order)
         self._loss_sum = torch.tensor(loss if self.group.is_first else 0.0, device=self.group.device)
         self.model.train()
-        # Processes receive the signal at different times, but stop before the same step.
+        # Processes receive a stop signal at different times, but must all stop before the same step.
         self._read_stop_vote = self.group.begin_stop_vote(self.stop)
 
     def should_stop(self) -> bool:

@@ -25,8 +25,8 @@ OPTIMIZERS = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam, "rmspr
 def build_network(features: int, mean_target: float = 0.0, precision: str = "float32") -> keras.Sequential:
     """Return a network with two hidden ReLU layers and one output: (rows, features) in, (rows, 1) out.
 
-    It predicts the mean target at first: the epochs then learn the differences between rows. Hidden layers compute in
-    `precision`; weights and predictions are float32.
+    Before the training, the output's bias is `mean_target`, so that the epochs learn only the differences from it.
+    Hidden layers compute in `precision`; weights and predictions are float32.
     """
     hidden = [_build_layer(units, activation="relu", dtype=precision) for units in HIDDEN_UNITS]
     output = _build_layer(1, bias_initializer=keras.initializers.Constant(mean_target))

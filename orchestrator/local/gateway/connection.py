@@ -50,11 +50,11 @@ class Connection(HTTPConnection):
         self.RequestHandlerClass = parser_class
         self.remote_addr, self.remote_port = address
         self.deadline = 0.0
-        """The time, by `time.monotonic`, at which the listener closes the connection if it still waits."""
+        """The time (`time.monotonic`) at which the listener stops waiting for the client and closes the connection."""
         self.has_served = False
         """Whether the server has answered a request of this connection."""
         self.is_closing = False
-        """Whether the last response ends the connection."""
+        """Whether no further request is served: the connection ends when the client has received all responses."""
         self.lingers = False
         """Whether the server still receives and discards data after the last response."""
         self.needed_bytes: int | None = None
@@ -97,7 +97,7 @@ class Connection(HTTPConnection):
             self.socket.settimeout(timeout)
 
     def close(self) -> None:
-        """Close the connection once the client has received the last response."""
+        """Close the connection as soon as the client has received all responses."""
         connections: ConnectionManager = self.server._connections
         self.is_closing = True
         connections.put(self)

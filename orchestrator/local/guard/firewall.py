@@ -79,7 +79,7 @@ def match_loopback(interface_key: int) -> Rule:
 
 
 def match_established() -> Rule:
-    """Match packets of accepted connections."""
+    """Match packets of connections that exist already, and packets that belong to them, such as ICMP errors."""
     state = _expression("ct", _number(1, _REGISTER) + _number(2, _CONNECTION_STATE))
     return state + _mask(struct.pack("=I", _ESTABLISHED_OR_RELATED)) + _equals(bytes(4), negated=True)
 

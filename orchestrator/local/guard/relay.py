@@ -16,7 +16,7 @@ MAX_CONNECTIONS = 1024
 """Maximum number of callers that have proven that they know the secret. The server sends fewer concurrent requests."""
 MAX_UNPROVEN_CALLERS = 64
 """Maximum number of callers that have not yet proven that they know the secret. Beyond this number, a new caller
-replaces the oldest caller."""
+replaces the oldest of these callers."""
 PROOF_TIMEOUT = 3.0
 """Seconds that each read and each write of the proof may take."""
 CONNECT_TIMEOUT = 5.0

@@ -43,7 +43,7 @@ class Settings:
     forwarded_port: int | None = None
     """The server's port on this machine, if a guard forwards connections to `url`; otherwise None."""
     is_reachable: bool = True
-    """Whether hosts can connect to the server. Otherwise, they install packages from PyPI."""
+    """Whether hosts can connect to the server. If not, they install packages from PyPI, not through the server."""
     network: NetworkSettings = field(default_factory=NetworkSettings)
     serverless_idle_seconds: float = 300.0
     """Seconds after the last request until the container of a serverless variant is stopped."""
@@ -92,7 +92,7 @@ class Context:
         return self._find_alias(uri) or self._find_substitute(uri) or self._strip_registry(uri)
 
     def make_image_note(self, uri: str) -> str | None:
-        """Return a sentence about the versions in the substitute of a framework image; None for other images."""
+        """Return a sentence about the versions in the substitute of a framework image; None if it has no substitute."""
         image = framework_images.parse(uri)
         if image is None or self._find_alias(uri) or not (substitute := self._find_substitute(uri)):
             return None

@@ -94,7 +94,7 @@ class HostGroup:
             self._stop(GRACE_PERIOD)
 
     def _is_undisturbed(self) -> bool:
-        """Return whether no host was stopped, so that each host ends by itself."""
+        """Return whether nothing has caused a stop of the hosts: no stop request, no failed host, no interruption."""
         outcome = self._outcome
         return self._events.stop_reason is None and outcome.first_failed_host is None and outcome.interruption is None
 

@@ -84,8 +84,8 @@ class Statistics:
         return self.maximum
 
     def format_distribution(self) -> str | None:
-        """Return the distribution as JSON; None if it is unknown, or if all samples have the same value, because the
-        other members then determine it."""
+        """Return the distribution as JSON; None if it is unknown. Also return None if all samples have the same value:
+        this value and the count then determine the distribution."""
         if self.minimum == self.maximum or not self.distribution:
             return None
         return json.dumps(list(self.distribution.items()), separators=(",", ":"))

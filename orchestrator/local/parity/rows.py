@@ -36,7 +36,7 @@ class Honoured:
 
 @dataclass(frozen=True)
 class NoEffect:
-    """The member concerns only AWS's own machines: it is stored and described, and has no effect."""
+    """The member is accepted and has no effect, for example because it concerns only AWS's own machines."""
 
     required: ClassVar[bool] = False
     meaning: str

@@ -19,7 +19,7 @@ CONTENT_TYPE = "text/xml"
 UNKNOWN_OPERATION = ("UnknownOperationException", 404)
 
 MAX_DEPTH = 100
-"""Limit for the dots in the name of a parameter."""
+"""Maximum number of dots in the name of a parameter."""
 
 
 def find_operation(_: str, request: Request) -> str:

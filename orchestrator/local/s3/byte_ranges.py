@@ -25,7 +25,8 @@ class Span:
 
 
 def parse_range(text: str | None, size: int) -> Span | None:
-    """Parse a Range header. Return None for the whole object. Raises ServiceError InvalidRange 416.
+    """Parse a Range header. Return None for the whole object. Raises ServiceError InvalidRange 416 if the object has no
+    byte of the range.
 
     As on AWS, an invalid header and several ranges also request the whole object.
     """
@@ -54,7 +55,7 @@ def _parse_number(digits: str) -> int:
 
 
 def find_part_span(part_sizes: tuple[int, ...], size: int, number: int) -> Span:
-    """Return the range of a part of an object. Raises ServiceError InvalidPartNumber 416.
+    """Return the range of a part of an object. Raises ServiceError InvalidPartNumber 416 if the part does not exist.
 
     An object without `part_sizes` has one part.
     """

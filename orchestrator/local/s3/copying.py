@@ -34,7 +34,8 @@ def open_source(call: Call) -> Iterator[tuple[Iterable[bytes], Details]]:
 
 
 def _find_span(text: str | None, size: int) -> Span:
-    """Return the range to copy. As on AWS, it has a first and a last byte, and both must exist."""
+    """Return the range to copy. Without a CopySourceRange, it is the whole object. As on AWS, a CopySourceRange names a
+    first and a last byte, and both must exist."""
     if text is None:
         return Span(0, size)
     span = parse_range(text, size) if _COMPLETE_RANGE.fullmatch(text) else None

@@ -1,4 +1,4 @@
-"""Memory that is free for more models, and reservations of models that are being loaded."""
+"""Memory that is free for more models, and reservations of memory for models that are being loaded."""
 
 import contextlib
 import ctypes

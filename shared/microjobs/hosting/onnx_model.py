@@ -1,7 +1,7 @@
-"""An ONNX model without a manifest: any number of named inputs and outputs, of numbers or text.
+"""An ONNX model without a manifest, with one or more named inputs and outputs of numbers or text.
 
-The request and the response have the formats of TensorFlow Serving's REST API: rows (`instances` to `predictions`), or
-columns (`inputs` to `outputs`).
+Requests and responses in JSON have the formats of TensorFlow Serving's REST API. In the format with rows, the request
+has `instances` and the response has `predictions`. In the format with columns, they have `inputs` and `outputs`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -71,7 +71,7 @@ class OnnxModel:
         return _respond(self._run(inputs), member, response_type)
 
     def _read_json(self, content: Any) -> tuple[dict[str, Tensor], str]:
-        """Return the inputs, and the name of the response's member."""
+        """Return the inputs, and the name of the member for the outputs in the response."""
         if not isinstance(content, dict):
             content = {"instances": content}
         content = dict(content)

@@ -1,7 +1,7 @@
 """Response streams: the client receives each part of a response while the handler computes the next one.
 
-If a client reads slowly, the listeners would store parts without a limit. Granian would also end a stream that failed
-as if it were complete. Therefore, a stream is written to a duplicate of the socket of the connection.
+The listeners do not send streams: they would store the parts for a slow client without a limit, and Granian would end a
+failed stream as if it were complete. Therefore, this module writes to a duplicate of the connection's socket.
 """
 
 import contextlib
@@ -87,7 +87,9 @@ class StreamSender:
     def _write(
         self, connection: socket.socket, response: HttpResponse, first_part: bytes, parts: Iterator[bytes]
     ) -> Exception | None:
-        """Write the response and close the connection. Return the error of the model that ended the stream, if any."""
+        """Write the response and close the connection. If the model ended the stream with an error, return the error.
+
+        A disconnected client is no error."""
         writer = _ChunkWriter(connection, is_chunked=self._head.http_version != "1")
         try:
             writer.write_head(response)
@@ -104,7 +106,8 @@ class StreamSender:
 
 
 class _ChunkWriter:
-    """Writes a response in chunks (RFC 9112, 7.1). Each call waits until the client has received most of the data.
+    """Writes a response in chunks (RFC 9112, 7.1). Each call waits until the socket has taken all data of the call. The
+    socket's buffer is small, so a slow client delays the calls.
 
     Args:
         is_chunked: False for a client with HTTP/1.0, which does not know chunks.

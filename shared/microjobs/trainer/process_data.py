@@ -1,7 +1,8 @@
 """Splits training data across the processes of a job.
 
-All hosts have the same files of `FullyReplicated` channels; this module divides their rows. Hosts have different files
-of `ShardedByS3Key` channels, or none. Needs numpy.
+All hosts have the same files of a `FullyReplicated` channel, and all processes of the job divide the rows. Each host
+has different files of a `ShardedByS3Key` channel, or none, and the processes of the host divide these rows. This module
+needs numpy.
 """
 
 import dataclasses

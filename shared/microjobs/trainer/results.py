@@ -58,10 +58,12 @@ class TrainingResult:
 def write_results(
     layout: Layout, hyperparameters: TrainerHyperparameters, data: TrainingData, result: TrainingResult
 ) -> None:
-    """Write metrics, plots and the rest of the model bundle; the manifest comes last.
+    """Check model.onnx, which the framework has written. Write metrics, plots and the other files of the model bundle.
+
+    The manifest is written last.
 
     Raises:
-        RuntimeError: model.onnx, which the framework wrote, predicts other values than the trained network.
+        RuntimeError: model.onnx predicts other values than the trained network.
     """
     # ONNX Runtime and matplotlib are imported late, because the imports take a second, and a job with invalid data
     # should fail before them.

@@ -31,7 +31,8 @@ framework, group, hyperparameters = (
 
 
 def train(strategy: tf.distribute.Strategy, data: TrainingData) -> Array:
-    """Return the predictions of a model that the strategy trained; the last batch of an epoch has a single row."""
+    """Return the predictions of a model that the strategy trained. The last batch of an epoch has a single row, which
+    cannot be divided between two devices."""
     settings = hyperparameters.Hyperparameters(epochs=4, batch_size=8, optimizer="adam", mixed_precision=True)
     tensorflow = framework.TensorFlow(settings, group.Group(strategy))
     layout = Layout(Path(tempfile.mkdtemp()))

@@ -9,7 +9,7 @@ from tests.local.clients import LocalServer
 from tests.local.console.checks import find_accessibility_violations
 
 LINE_COUNT = 50_000
-# The event of the scrolling reaches the page in the next frame, so this script waits for two frames.
+# The page receives the scroll event in the next frame, so this script waits for two frames.
 SCROLL_SCRIPT = """(element, edge) => new Promise(resolve => {
   element.scrollTop = edge === "start" ? 0 : element.scrollHeight;
   requestAnimationFrame(() => requestAnimationFrame(resolve));

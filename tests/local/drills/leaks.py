@@ -42,7 +42,7 @@ def make_temporary_folder(home: Home) -> Path:
 
 
 def list_traces(engine: docker.DockerClient, home: Home) -> ServerTraces:
-    """Return what a home's server has created. `make_temporary_folder` must be the TMPDIR of the server."""
+    """Return what a home's server has created. Its TMPDIR must be the folder that `make_temporary_folder` returns."""
     filters = make_home_filter(home)
     return ServerTraces(
         get_plans(item.labels for item in engine.containers.list(all=True, ignore_removed=True, filters=dict(filters))),

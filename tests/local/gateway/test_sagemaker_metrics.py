@@ -65,7 +65,7 @@ def client(state: State, metrics: MetricStore) -> Iterator[Any]:
 def put(
     client: Any, *values: float, trial_component: str = "mine", seconds: int = 1, has_steps: bool = True
 ) -> dict[str, Any]:
-    """Put values of the metric `loss`, with `seconds` between two values. Each step has two values."""
+    """Put values of the metric `loss`, with `seconds` between two values. If `has_steps`, each step has two values."""
     data = [
         {
             "MetricName": "loss",

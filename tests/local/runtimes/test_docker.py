@@ -116,12 +116,12 @@ def test_variables_of_the_image_replace_defaults(tmp_path: Path) -> None:
 
 
 def make_podman(**apis: Any) -> Any:
-    """Return a stub of a client, whose engine is Podman."""
+    """Return a stub of a client that is connected to Podman."""
     return SimpleNamespace(version=lambda: {"Components": [{"Name": "Podman Engine"}]}, **apis)
 
 
 def make_docker(*security_options: str, **apis: Any) -> Any:
-    """Return a stub of a client, whose engine is Docker."""
+    """Return a stub of a client that is connected to Docker."""
     return SimpleNamespace(version=dict, info=lambda: {"SecurityOptions": security_options}, **apis)
 
 
@@ -336,8 +336,8 @@ def test_plan_that_cannot_start_leaves_nothing(tmp_path: Path, docker_runtime: D
 
 @pytest.mark.engine
 def test_start_waits_for_the_removal_of_an_earlier_container(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
-    """The engine completes a request whose connection broke, maybe after the plan was removed. The name of the new
-    container may then still be in use."""
+    """If the connection of a request breaks, the engine may create the container later, even after the removal of the
+    plan. Until this container is removed, no new container can have its name."""
     job_plan = make_plan(tmp_path, "exit 0")
     client = docker.from_env()
     earlier_container = client.containers.create(

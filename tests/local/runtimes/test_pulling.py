@@ -137,7 +137,8 @@ def test_token_of_ecr_is_used_if_the_login_of_docker_is_refused(
 
 
 class FakeEngine:
-    """An engine that records the logins of pulls. It refuses the pulls with the text `error`, if it is not empty."""
+    """An engine that records the logins of pulls. If `error` is not empty, the engine refuses each pull with this
+    text."""
 
     def __init__(self, *events: dict[str, str], error: str = "") -> None:
         self.logins: list[dict[str, str]] = []

@@ -355,7 +355,7 @@ def read_resident_megabytes(server: LocalServer) -> float:
 
 
 def send_large_bodies(sender: Sender, signed_headers: Mapping[str, str]) -> list[threading.Thread]:
-    """Start to send 20 bodies of 24 MB at once; return the threads that send them."""
+    """Start 20 threads, each of which sends a body of 24 MB; return the threads."""
 
     def send() -> None:
         with closing(connect(sender.host)) as connection:

@@ -37,7 +37,7 @@ class Words:
 
 
 class Total:
-    """Returns one number for all rows, as a scalar; takes integers of one dimension."""
+    """Takes an array of integers with one dimension, and returns its sum as a scalar."""
 
     inputs: Mapping[str, TensorSpec] = {"n": TensorSpec(INTEGER, (None,))}
 
@@ -75,5 +75,6 @@ class FakeSavedModel:
 
 
 def make_fake_models() -> dict[str, dict[int, SavedModel]]:
-    """Return versions 1, 2 and 10 of `sum`, which predict 1, 2 and 10 times the sum, and one version of `other`."""
+    """Return versions 1, 2 and 10 of the model `sum`, and version 1 of the model `other`. Each version of `sum`
+    multiplies the sum by its own number."""
     return {"sum": {number: FakeSavedModel(number) for number in (1, 2, 10)}, "other": {1: FakeSavedModel(100)}}

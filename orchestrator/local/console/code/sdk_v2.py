@@ -1,8 +1,8 @@
 """Requests as a program for version 2 of the SageMaker Python SDK. The program uses the SDK's classes if they express
 the whole request.
 
-The tables are in `sdk_v2_jobs.py` and `sdk_v2_tables.py`. If no argument expresses a member, or the SDK would add a
-member, the program sends the request with the SDK's client instead.
+The tables that map arguments to members are in `sdk_v2_jobs.py` and `sdk_v2_tables.py`. If no argument expresses a
+member, or the SDK would add a member, the program sends the request with the SDK's client instead.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence

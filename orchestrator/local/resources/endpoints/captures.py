@@ -37,7 +37,7 @@ def check_destination(context: Context, config: Mapping[str, Any]) -> None:
     uri = config["DestinationS3Uri"]
     try:
         bucket, prefix = parse_uri(uri)
-        context.store.check_writable(bucket, outputs.join_key(prefix, "x"))  # the key of any object
+        context.store.check_writable(bucket, outputs.join_key(prefix, "x"))  # an example of an object's key
     except ServiceError as error:
         raise ValidationError(f"DestinationS3Uri {uri}: {error.message}") from error
 

@@ -39,7 +39,7 @@ class RunningHosts:
         return self._one_has_ended.wait(timeout)
 
     def wait_for_all_ends(self, timeout: float | None = None) -> bool:
-        """Return whether all hosts end within `timeout` seconds. Then all their output is in the log."""
+        """Return whether all hosts end within `timeout` seconds. If so, all their output is in the log."""
         deadline = None if timeout is None else time.monotonic() + timeout
         return all(
             running_host.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
@@ -47,12 +47,12 @@ class RunningHosts:
         )
 
     def stop(self, grace: float) -> None:
-        """End all hosts with SIGTERM, and with SIGKILL after `grace` seconds."""
+        """Send SIGTERM to all hosts, and SIGKILL to the hosts that still run after `grace` seconds."""
         with ThreadPoolExecutor(len(self._running_hosts)) as pool:
             list(pool.map(lambda running_host: running_host.host.stop(grace), self._running_hosts))
 
     def describe_end(self, index: int) -> str:
-        """Return the exit code of a host, if it has ended, and its last lines."""
+        """Return sentences about a host: its exit code if it has ended, and the last lines of its output."""
         return self._running_hosts[index].describe_end()
 
 

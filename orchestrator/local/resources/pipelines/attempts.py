@@ -78,7 +78,7 @@ class Attempts:
         return runner.start(run, arguments), {}
 
     def is_interrupted(self, run: StepRun) -> bool:
-        """Return whether an attempt must be restarted, because an earlier server ended during it."""
+        """Return whether an earlier server ended during an attempt, so that this server must restart the attempt."""
         if run.record.internal.get(RETRY_TIME) is not None:
             return False
         return run.status is StepStatus.STARTING or self._find_runner(run).is_lost(run)

@@ -166,7 +166,7 @@ class TrainingJob:
         self.job.context.metrics.record(NAMESPACE, self._dimensions, {name: value}, time_, is_exact=True)
 
     def _note_metric(self, sentence: str) -> None:
-        """Log a sentence about a metric, unless an earlier server logged it, and store the names of skipped metrics."""
+        """Log a sentence about a metric, unless an earlier server has logged it. Store the names of skipped metrics."""
         if not any(
             event.is_from_server and sentence in event.message for event in self.job.open_stream("algo-1").events()
         ):

@@ -21,7 +21,8 @@ USAGE_KEY = "Attempts"
 """A key of the internal state. Its value has the fields of an `AttemptUsage`."""
 
 FIRST_RETRY_DELAY_SECONDS, MAX_RETRY_DELAY_SECONDS = 1.0, 60.0
-"""Seconds before a retry. The delay doubles, so that an engine has time to restart."""
+"""Seconds before the first retry, and the maximum for later retries. The delay doubles with each retry, so that an
+engine has time to restart."""
 
 
 def check(request: Mapping[str, Any]) -> None:

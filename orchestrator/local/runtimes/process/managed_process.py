@@ -157,7 +157,7 @@ class ManagedProcess:
 
 
 def _read_lines(file: BinaryIO) -> Iterator[Line]:
-    """Read the complete lines that a log has now, and leave the file at the first incomplete one."""
+    """Read the complete lines that a log has now. Set the file's position to the start of the first incomplete line."""
     while (raw := file.readline()).endswith(b"\n"):
         stamp, _, text = raw[:-1].partition(b" ")
         yield Line(int(stamp.rstrip(b"+")) / 1e6, text, is_whole=not stamp.endswith(b"+"))

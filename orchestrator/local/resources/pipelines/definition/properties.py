@@ -21,7 +21,7 @@ PARAMETER_TYPES: Mapping[ParameterType, str] = {
     ParameterType.FLOAT: "float",
     ParameterType.BOOLEAN: "boolean",
 }
-"""The names of types in botocore's models."""
+"""For each type of a parameter, the name of this type in botocore's models."""
 
 
 def find_property_type(step: Step, path: Path) -> str:
