@@ -112,6 +112,7 @@ def parse_value(spec: Mapping[str, Any], text: str) -> object:
 
     Raises:
         ValueError: the value has the wrong type, or is outside of the declared range.
+        OverflowError: the number is too large for a float.
     """
     value = _convert(spec["type"], text)
     if isinstance(value, int | float):

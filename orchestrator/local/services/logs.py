@@ -19,10 +19,11 @@ from microjobs_orchestrator.local.pages import cut_page
 
 MAX_EVENTS = 10_000
 MAX_RESPONSE_BYTES = 1 << 20
-"""Limits of one response, as on AWS. The size of an event is the length of its message plus 26 bytes."""
+"""Limits of one response, as on AWS. The size of an event is the length of its message plus 26 bytes. The limit of the
+size applies only to pages of GetLogEvents that are read forwards."""
 MAX_SCANNED_BYTES = 64 << 20
-"""Maximum number of bytes of log files that one request reads. If more bytes remain, the response has a token with
-which the next request continues."""
+"""Maximum number of bytes of log files that one request reads, unless GetLogEvents reads backwards. If more bytes
+remain, the response has a token with which the next request continues."""
 PAGE_SIZE = 50
 
 Handler = Callable[[dict[str, Any]], Mapping[str, Any]]

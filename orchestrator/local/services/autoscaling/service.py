@@ -143,7 +143,8 @@ def _make_target(request: Request, old_record: Record | None) -> Mapping[str, An
 
 
 def _check_policy(request: Request) -> None:
-    """Raise ServiceError ValidationException for a policy whose metric is missing or does not fit its target."""
+    """Raise ServiceError ValidationException for a policy without a valid target value, or whose metric is missing or
+    does not fit its scalable target."""
     config = request.get(CONFIG_MEMBER)
     if config is None:
         raise _make_error(f"PutScalingPolicy needs a {CONFIG_MEMBER}.")
