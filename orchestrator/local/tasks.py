@@ -302,7 +302,7 @@ class Tasks:
     def call_soon(self, function: Callable[[], object]) -> None:
         """Let the thread call a function, which must not wait. Any thread may call this."""
         self._calls.append(function)
-        # an error means that the thread has not read earlier bytes yet, which wake it, too, or that `close` was called
+        # an error means that earlier bytes, which also wake the thread, are not read yet, or that `close` was called
         with contextlib.suppress(OSError):
             self._wakers[1].send(b"\0")
 
@@ -314,7 +314,10 @@ class Tasks:
             self._calls.popleft()()
 
     def close(self) -> None:
-        """Cancel the calls that have not started, and close the sockets. Tasks that still wait are never resumed."""
+        """Cancel the calls of `call_in_thread` that have not started, and close the sockets of `call_soon`.
+
+        Tasks that still wait are never resumed.
+        """
         self._pool.shutdown(wait=False, cancel_futures=True)
         for waker in self._wakers:
             waker.close()

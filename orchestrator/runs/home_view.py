@@ -151,7 +151,10 @@ def _select_rows(database: sqlite3.Connection, kind: Kind, row_filter: Filter) -
 
 
 def _find_end_time(kind: Kind, status: str, ended: object, modified: object) -> datetime | None:
-    """Return the time of a resource's end: a member of its description or, for an execution, its last change."""
+    """Return the time of a resource's end; None if the resource has not ended.
+
+    If no member of the description states the time, as for executions of pipelines, it is the time of the last change.
+    """
     lifecycle = kind.lifecycle
     has_ended = (
         not lifecycle.runs_until_deleted and not lifecycle.end_member and status not in lifecycle.transitional_statuses

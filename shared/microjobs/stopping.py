@@ -29,7 +29,7 @@ class StopRequest:
 def stop_request() -> Iterator[StopRequest]:
     """Let stop signals set a flag while the block runs. A loop checks the flag between its steps.
 
-    Outside of the block, the entry point's handler raises `Stopped`, because there is nothing to save yet.
+    Outside of the block, there is nothing to save, so the entry point's handler of the signals raises `Stopped`.
     """
     # A signal may have arrived earlier, during the import of a library that suppressed `Stopped`.
     request = StopRequest(received_signals[0] if received_signals else None)

@@ -151,9 +151,9 @@ def _attempt(function: Callable[[], Result]) -> Result | Exception:
 def find_batch_rows(predict: Callable[[Any], Any], features: int) -> int:
     """Measure a model, and return the number of rows of a full batch.
 
-    Each increase up to this number makes a row faster. The last increase may leave the time of a row equal, because
-    clients whose invocations share one batch do not wait for a second batch. Times that differ by less than the factor
-    `MIN_SPEEDUP` count as equal; otherwise, the noise of the measurement would decide.
+    Up to this number, each increase of the batch's size makes a row faster. Only the last increase may leave the time
+    of a row equal: clients whose invocations share one batch do not wait for a second batch. Times that differ by less
+    than the factor `MIN_SPEEDUP` count as equal; otherwise, the noise of the measurement would decide.
 
     Return 1 if no batch is faster, if a row's prediction depends on the other rows of its batch, or if the model does
     not accept the measured rows.

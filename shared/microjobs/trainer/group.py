@@ -49,7 +49,7 @@ class Group(ABC):
         """Return the arrays of all processes in the order of their ranks; only their numbers of rows may differ.
 
         The result is a sum of arrays that are 0 except in the rows of one process. Sums are fast in all frameworks, and
-        no framework then unpickles objects from the network.
+        need no pickled objects from the network.
         """
         if self.world_size == 1:
             return [array]

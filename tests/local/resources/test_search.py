@@ -69,7 +69,7 @@ MATCHING_FILTERS = [
     ("TrainingJobName", "Exists", None),
     ("FailureReason", "NotExists", None),
     ("FailureReason", "NotEquals", "x"),
-    # If the filter's value has no decimals, the decimals of the time or the number are ignored, as on AWS.
+    # If the filter's value has no decimals, the decimals of the property (a time or a number) are ignored, as on AWS.
     ("CreationTime", "Equals", "2026-01-01T12:00:00"),
     ("CreationTime", "Equals", "2026-01-01T12:00:00.700000Z"),
     ("CreationTime", "GreaterThan", "2026-01-01T12:00:00.5"),
@@ -360,7 +360,7 @@ def test_visibility_conditions_hide_resources_with_another_value(parts: ServerPa
 
 @pytest.mark.parametrize("resource", SEARCHABLE_KINDS)
 def test_result_has_only_members_of_botocores_model(parts: ServerParts, search: Handler, resource: str) -> None:
-    """The state has more members than botocore's model, and Search leaves them out."""
+    """A stored description may have members that botocore's model does not have. Search leaves them out."""
     kind = SEARCHABLE_KINDS[resource].kind
     request = {**BASE_MEMBERS.get(f"Create{kind.noun}", {}), kind.name_member: "a"}
     description = {kind.arn_member: "arn:a", "Unknown": 1}

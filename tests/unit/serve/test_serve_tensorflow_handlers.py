@@ -43,7 +43,10 @@ MakeHandlerModel = Callable[[str], TensorFlowModel]
 
 @pytest.fixture
 def make_handler_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeHandlerModel]:
-    """A function that makes a model with a program of this text. After the test, the model's server is closed."""
+    """A function that makes a model with a program. Its argument is the text of the program.
+
+    After the test, the servers of the models are closed.
+    """
     servers: list[RestServer] = []
 
     def start(api: RestApi) -> RestServer:

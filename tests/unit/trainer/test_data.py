@@ -25,7 +25,7 @@ WriteChannels = Callable[..., Layout]
 
 @pytest.fixture
 def write_channels(tmp_path: Path) -> WriteChannels:
-    """A function that writes both channels with these numbers of features."""
+    """A function that writes the channels `train` and `test`. Its arguments are their numbers of features."""
 
     def write(*, train_features: int = 2, test_features: int = 2) -> Layout:
         layout = Layout(tmp_path)

@@ -221,9 +221,9 @@ class LoadedModels:
 
     def make_room(self, entry: LoadedModel, deadline: float) -> bool:
         """Unload a model that no request uses: an unwanted model if possible, otherwise the least recently used model.
-        If requests use all models, wait for a change.
+        If there is no such model, wait until a request, a load or an unload ends.
 
-        Return False if all remaining models also wait for space, if the wait takes too long, or after `close`.
+        Return False if all other models wait, too, if the wait takes too long, or after `close`.
         """
         with self._change_condition:
             if self._is_closed:

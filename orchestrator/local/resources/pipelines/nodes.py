@@ -18,7 +18,7 @@ TRIGGERS: Mapping[Trigger, tuple[StepStatus, ...]] = {
     Trigger.STOPPED: (StepStatus.STOPPED,),
     Trigger.ANY: (StepStatus.SUCCEEDED, StepStatus.FAILED, StepStatus.STOPPED),
 }
-"""The statuses of a step that let a dependent step start."""
+"""The statuses of a step that let a dependent step start, by the trigger of the dependency."""
 
 
 @dataclass(frozen=True)

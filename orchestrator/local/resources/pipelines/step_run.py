@@ -25,7 +25,7 @@ RESOURCE = "Resource"
 OUTPUTS = "Outputs"
 """The outputs of a step that creates no resource. For a ForEach step, its items."""
 RETRY_TIME = "RetryTime"
-"""The time of the next attempt."""
+"""The time of the next attempt, in seconds since 1970."""
 
 
 class StepStatus(StrEnum):
