@@ -40,7 +40,7 @@ class LaunchRequest:
 
     workflow: str
     flags: Mapping[str, Any]
-    """The workflow's options that flags set. The other options have their defaults."""
+    """The workflow's options that flags set. The other options come from the settings, or have their defaults."""
     runtime: str = "auto"
     resume: str | None = None
     """The run to resume; empty for the last unfinished run; None to start a new run."""

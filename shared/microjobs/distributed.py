@@ -141,7 +141,8 @@ def launch(
         if heartbeat.verdict is None:
             with contextlib.closing(_Workers(program, resources.current_host, explain)) as workers:
                 on_start(workers.process)
-                # Workers are closed when all hosts have ended, because other workers may still read from them.
+                # This host's workers run until all hosts have ended, because workers of other hosts may still read from
+                # them.
                 heartbeat.end(_wait_for_ending(workers, heartbeat, stop))
     if heartbeat.verdict is not None:
         heartbeat.verdict.raise_error()

@@ -171,4 +171,4 @@ if __name__ == "__main__":
     client = SdkClassClient(sagemaker.Session(), Settings(image, os.environ["SAGEMAKER_ROLE"], uri))
     check_all_kinds(client, client.cloudwatch)
     sys.stdout.flush()
-    os._exit(0)  # threads of the SDK's AsyncPredictor would look for a failure for another 100 seconds
+    os._exit(0)  # threads of the SDK's AsyncPredictor would wait for error objects for another 100 s

@@ -48,7 +48,7 @@ def make_model(server: LocalServer, package: str) -> str:
 
 
 def deploy(server: LocalServer, model: str) -> dict[str, Any]:
-    """Deploy a model to an endpoint with its name; return the endpoint's description."""
+    """Deploy a model to an endpoint with the model's name; return the endpoint's description."""
     variant = {"VariantName": "main", "ModelName": model, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
     server.sagemaker.create_endpoint_config(EndpointConfigName=model, ProductionVariants=[variant])
     server.sagemaker.create_endpoint(EndpointName=model, EndpointConfigName=model)
@@ -95,7 +95,7 @@ def transform(server: LocalServer, model: str) -> dict[str, Any]:
 
 
 def test_changed_model_data_is_never_used(process_server: LocalServer) -> None:
-    """The data are compared when hosts start, not only when the model is created."""
+    """The ETag of the data is checked when hosts start, not only when the model is created."""
     key = f"{make_unique_name('data')}.tar.gz"
     put_linear_model(process_server, key, 1.0)
     model = make_model(process_server, register_version(process_server, key))

@@ -58,7 +58,7 @@ def make_straight_line_arrays() -> Arrays:
 
 
 def load_boston_arrays(source: Path | None) -> Arrays:
-    """Return the Boston housing data, 506 towns with 13 features, with the split of Keras."""
+    """Return the Boston housing data, 506 census tracts with 13 features, with the split of Keras."""
     content = _download() if source is None else _read(source)
     try:
         with np.load(BytesIO(content), allow_pickle=False) as arrays:

@@ -76,7 +76,7 @@ def _allows_only_one_value(name: str) -> bool:
 
 
 def check_framing(protocol: bytes, headers: Mapping[bytes, bytes]) -> None:
-    """Raise ValueError if two readers could disagree about the end of the request, or about its host."""
+    """Raise ValueError if a proxy and this server could disagree about the end of the request, or about its host."""
     length, coding = headers.get(b"Content-Length"), headers.get(b"Transfer-Encoding")
     if length is not None and not _LENGTH.fullmatch(length):
         raise ValueError(f"Content-Length is {_quote(length)}; it must be a number of bytes in decimal digits.")

@@ -1,8 +1,8 @@
 """Forwards requests to MLflow servers, after the gateway has authenticated them in one of three ways.
 
-- A signature, with the server's ARN in a header: the package sagemaker-mlflow.
-- A token, with the server's name in the path: other MLflow clients, which cannot sign.
-- The cookie of a session, on the host name of this session: browsers.
+- The package sagemaker-mlflow signs requests, and sends the server's ARN in a header.
+- Other MLflow clients cannot sign. They send a token, and the server's name in the path.
+- Browsers send the cookie of a session to the host name of this session.
 """
 
 import hmac

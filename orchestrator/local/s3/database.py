@@ -33,8 +33,8 @@ CREATE TABLE IF NOT EXISTS parts (
 
 
 Version = tuple[str, str, int, int]
-"""The state of an object when its details were stored, which is the primary key of the table `objects`: the bucket, the
-key, the size of the file in bytes, and its modification time in ns since 1970."""
+"""The primary key of the table `objects`: the bucket and the key of an object, and the size in bytes and the
+modification time in ns since 1970 that its file had when the details were stored."""
 
 
 class Database(sqlite.Database):

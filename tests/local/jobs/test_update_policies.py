@@ -318,7 +318,7 @@ def test_update_fails_if_its_time_ends_while_an_old_container_ends(update: Updat
 
 
 def test_restarted_server_begins_an_interrupted_update_again(update: Update, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The thread of the server that was killed may have events left. It must not begin the update itself.
+    # The thread of the earlier server still runs. Without the internal state, it does not begin the update itself.
     monkeypatch.setattr(update.find_endpoint()._deployer, "_read_internal", dict)
     parts, config = update.parts, make_blue_green_config("CANARY", CanarySize=make_percent_size(50))
     deployment = deployments.make_deployment(parts.context, "d")

@@ -37,7 +37,8 @@ POLL_INTERVAL_SECONDS = 0.05
 """Seconds between two searches for new ports. A search is slow, because it reads the state of all processes."""
 FIRST_HOST_CONDITION = f"""grep -q '"current_host": "algo-1"' {ROOT}/config/resourceconfig.json"""
 DELAY_SCRIPT = f"{FIRST_HOST_CONDITION} || sleep 2; exec python -m microjobs"
-"""A shell script that delays the other hosts, so that an attacker can connect to the first host earlier."""
+"""A shell script that delays all hosts except the first one. So an attacker can connect to the first host before the
+other hosts do."""
 
 
 DASK_PROGRAM = (

@@ -40,7 +40,7 @@ QUEUE_MOMENT = "QueueMoment"
 """Key in the internal state: the time at which the invocation entered the queue, as a stored `Moment`."""
 
 DEFAULT_CONCURRENCY = 4
-"""Parallel invocations of a replica if the configuration has no limit; AWS chooses a number in this case."""
+"""Parallel invocations for each replica if the configuration has no limit; AWS chooses a number in this case."""
 RETRY_DELAY = 0.5
 """Seconds before an invocation is sent again to a container that did not receive it."""
 MAX_ERROR_BYTES = 500
@@ -81,7 +81,7 @@ def check_config(context: Context, config: Mapping[str, Any]) -> None:
 
 
 def make_invocation(context: Context, config: Mapping[str, Any], members: Mapping[str, Any], body: bytes) -> Invocation:
-    """Return the invocation of a validated request, which is not enqueued yet. Raise ValidationError for a wrong body,
+    """Return the invocation of a validated request, and do not enqueue it. Raise ValidationError for a wrong body,
     input or output.
 
     Args:
@@ -307,7 +307,10 @@ class InvocationQueue:
     # --- requests to the model ---
 
     def _invoke(self, invocation: Invocation, queue_time: Moment, file: Path) -> str:
-        """Write the model's response or error to a file; return its content type. Raise InvocationError for errors."""
+        """Write the model's response or error to a file. Return the response's content type.
+
+        Raise InvocationError for an error.
+        """
         while not self._closing.is_set():
             wake_count = self._wake_count
             if (seconds_left := invocation.lifetime - queue_time.elapsed()) < 0:

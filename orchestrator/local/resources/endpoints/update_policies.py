@@ -21,7 +21,7 @@ SIZE_LIMITS = {
     "MaximumBatchSize": (Fraction(1, 20), Fraction(1, 2)),
     "RollbackMaximumBatchSize": (Fraction(1, 20), FULL_SHARE),
 }
-"""The smallest and the largest share of the capacity, by the member that states it."""
+"""The smallest and the largest allowed share of the capacity, by the member that states the share."""
 SIZE_MEMBERS_BY_TYPE = {"CANARY": "CanarySize", "LINEAR": "LinearStepSize"}
 """The member that states the size of a step, by the type of TrafficRoutingConfiguration."""
 

@@ -90,8 +90,8 @@ class ModelPackageGroupOperations(Operations):
         self.context.state.update(self.kind.arn_type, group.name, {}, internal={POLICY: policy})
 
     def _find_group_for_policy(self, request: Request) -> Record:
-        """Return the group that a request about its policy names. Terraform searches the error message for "Cannot find
-        Model Package Group"."""
+        """Return the group whose policy a request reads or changes. Terraform searches the error message for
+        "Cannot find Model Package Group"."""
         name = request["ModelPackageGroupName"]
         group = self.context.state.get(self.kind.arn_type, name)
         if group is None:

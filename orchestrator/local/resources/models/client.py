@@ -96,7 +96,7 @@ class Client:
         into: IO[bytes] | None = None,
         max_bytes: float = float("inf"),
     ) -> ResponseHead:
-        """Send a request, and write the body of the response to a file; None discards the body.
+        """Send a request, and write the body of the response to `into`. If `into` is None, discard the body.
 
         If a reused connection was closed before the first byte of a response arrived, the request is sent once more, on
         a new connection.

@@ -24,7 +24,7 @@ from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.state import Owner, Record
 
 CREATION_MOMENT = "CreationMoment"
-"""Key of the internal state for the time of a job's creation, as `Moment.to_members` returns it."""
+"""Key in a job's internal state. The value is the time of the job's creation, as `Moment.to_members` returns it."""
 
 
 def create(context: Context, request: Mapping[str, Any], owner: Owner | None = None) -> Record:

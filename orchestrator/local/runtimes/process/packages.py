@@ -1,6 +1,7 @@
 """The packages of an environment and their installer.
 
-The settings are those of image builds (docs/maintaining/building.md), so that both install the same files.
+The settings are those of image builds (docs/maintaining/building.md), so that environments and images have the same
+files.
 """
 
 import os
@@ -85,7 +86,7 @@ class Installer:
         return cls(uv if works else None, find_package_folder(environ, wheels_folder))
 
     def make_commands(self, folder: Path, package_list: str) -> Sequence[Sequence[str]]:
-        """Write the result of `merge_locks` to a file; return the commands that make a virtual environment with it."""
+        """Write the result of `merge_locks` to a file; return the commands that make a virtual environment from it."""
         python, file = str(folder / "bin" / "python"), folder / "requirements.txt"
         file.write_text(package_list, encoding="utf-8")
         venv = [sys.executable, "-m", "venv"]

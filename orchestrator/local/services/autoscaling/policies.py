@@ -28,7 +28,7 @@ PERIOD_SECONDS, SHORT_PERIOD_SECONDS = MINUTE_SECONDS, 10
 SCALE_OUT_PERIODS = 3
 """Number of periods above the target before a policy proposes more capacity."""
 SCALE_IN_SECONDS = 15 * MINUTE_SECONDS
-"""Seconds below the target before a policy proposes less capacity."""
+"""Seconds below SCALE_IN_SHARE of the target before a policy proposes less capacity."""
 SCALE_IN_SHARE = 0.9
 """The share of the target below which the capacity may decrease."""
 DEFAULT_COOLDOWN_SECONDS = 300
