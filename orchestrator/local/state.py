@@ -32,7 +32,7 @@ INDEXES = {
 """The index for each column that sorts lists. If SQLite chose the index, it would read all rows for some lists."""
 
 END_OF_TIME = 253_402_300_800.0
-"""The year 10,000, which Python's dates do not support."""
+"""The start of the year 10,000, which Python's dates do not support, in seconds since 1970."""
 
 RESERVE_BYTES = 4 << 20
 """Size of the free space in the file, so that the end of a job can be stored on a full device."""
@@ -83,7 +83,7 @@ class Query:
     name_contains: str = ""
     name_prefix: str = ""
     versions: tuple[float, float] = (float("-inf"), float("inf"))
-    """The first and the last version."""
+    """The smallest and the largest version to find."""
     status: str = ""
     owner: Owner | None = None
     created: tuple[float, float] = (float("-inf"), float("inf"))

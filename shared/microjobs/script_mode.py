@@ -73,8 +73,8 @@ class ScriptError(JobError):
 def train(program: str) -> None:
     """Run the program that the request names, with the toolkit's arguments and environment.
 
-    The program is in the job's process group of the operating system, so it receives stop signals itself and has the
-    whole grace period.
+    On one host, the program is in the job's process group of the operating system, so it receives stop signals itself
+    and has the whole grace period. With a switch for distributed training, `launch` sends the signals to the program.
 
     Raises:
         UserError: the program does not exist, or its requirements cannot be installed.

@@ -104,7 +104,7 @@ class Training:
         self._loss_sum += loss.detach()
 
     def compute_epoch_loss(self) -> float:
-        self._read_stop_vote()  # this call completes the last vote
+        self._read_stop_vote()  # this call completes the vote that is still open
         return self.group.sum(self._loss_sum.item())[0]
 
     def compute_test_loss(self) -> float:

@@ -48,7 +48,7 @@ class Forwarder:
     """Sends requests to other emulators.
 
     Args:
-        services: addresses by botocore's names of services; `*` stands for all others.
+        services: addresses of emulators, by botocore's names of services; `*` stands for all other services.
 
     Raises:
         ConfigError: botocore does not know a service, or this server has the service itself.

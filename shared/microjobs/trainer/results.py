@@ -88,7 +88,7 @@ def write_results(
 
 
 def compute_metrics(loss: str, data: TrainingData, result: TrainingResult) -> dict[str, float]:
-    """Return the metrics of the final model, which metrics.json and the manifest contain."""
+    """Return the metrics of the final model, for metrics.json and the manifest."""
     metrics: dict[str, float] = {"epochs": round(result.epochs, 3), "seconds": round(result.seconds, 3)}
     if result.best_epoch is not None:
         metrics["best_epoch"] = result.best_epoch

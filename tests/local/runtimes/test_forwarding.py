@@ -23,8 +23,8 @@ try:
 except OSError as error:
     print('refused', flush=True)
 """
-# The last carrier of the first server may take one connection before it notices the end of this server, so the second
-# fetch is repeated.
+# A carrier of the first server may take one more connection before it notices that this server has ended. Therefore,
+# the script repeats the second fetch if the connection is refused.
 FETCH_TWICE_SCRIPT = f"""
 python3 -c "{FETCH_PROGRAM}"
 while ! [ -e /tmp/continue ]; do sleep 0.1; done

@@ -19,7 +19,8 @@ from microjobs_orchestrator.local.resources.tuning.search import GRID, read_reso
 from microjobs_orchestrator.local.state import Record
 
 RESOURCE_MEMBERS = ("ResourceConfig", "HyperParameterTuningResourceConfig")
-"""The members of a definition that can describe the hosts. The SageMaker SDK sends the second member."""
+"""The members of TrainingJobDefinition that can describe the hosts. A request has one of them: the SageMaker SDK sends
+the second member."""
 
 OBJECTIVE_HYPERPARAMETER = "_tuning_objective_metric"
 """The hyperparameter that names the objective metric: SageMaker adds it, and SDKs read it when they attach to a job."""
