@@ -65,12 +65,19 @@ class Outcome:
     """The interruption that ended the hosts, whatever their exit codes."""
 
 
-def prepare_plan(context: Context, attempt: Attempt) -> Plan:
-    """Fetch an attempt's images, and make its plan. Raise CannotRunError if an image or an input cannot be used."""
+def prepare_plan(context: Context, attempt: Attempt, events: EventQueue) -> Plan:
+    """Fetch an attempt's images, and make its plan.
+
+    Raises:
+        CannotRunError: an image or an input cannot be used, or a stop ended the pull of an image.
+    """
     notes = [
         note
         for image in dict.fromkeys((attempt.image, *attempt.other_images))
-        for note in (context.make_image_note(image), context.runtime.prepare(context.resolve_image(image)))
+        for note in (
+            context.make_image_note(image),
+            context.runtime.prepare(context.resolve_image(image), events.stopped),
+        )
     ]
     plan = attempt.make_plan(context.make_work_folder(attempt.plan_name))
     plan = dataclasses.replace(plan, notes=tuple(filter(None, notes)))

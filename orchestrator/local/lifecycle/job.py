@@ -21,7 +21,7 @@ from microjobs_orchestrator.local.lifecycle.attempt import (
     remove_plan,
 )
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.lifecycle.events import EventQueue, StopReason
+from microjobs_orchestrator.local.lifecycle.events import EventQueue
 from microjobs_orchestrator.local.lifecycle.hosts import HostGroup
 from microjobs_orchestrator.local.lifecycle.usage import Meter
 from microjobs_orchestrator.local.logs import LogStream
@@ -150,10 +150,12 @@ class JobHandle:
     def _launch(self, attempt: Attempt) -> Sequence[Host]:
         """Start the hosts of an attempt; return none if the job was stopped before they started."""
         try:
-            return launch_plan(self.context, attempt, prepare_plan(self.context, attempt), self.events)
+            plan = prepare_plan(self.context, attempt, self.events)
+            return launch_plan(self.context, attempt, plan, self.events)
         except CannotRunError:
-            # A shutdown of the server cancels the installation of the job's packages, which then raises this error.
-            if self.events.stop_reason is StopReason.SHUTDOWN:
+            # A stop ends the pull of the job's image, and a shutdown of the server also cancels the installation of the
+            # job's packages. Both then raise this error.
+            if self.events.stop_reason is not None:
                 return ()
             raise
 

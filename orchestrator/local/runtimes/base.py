@@ -6,6 +6,7 @@ folder of its own.
 """
 
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -293,10 +294,13 @@ class Runtime(Protocol):
         cannot forward.
         """
 
-    def prepare(self, image: str) -> str | None:
-        """Pull an image, or make the environment that replaces it. Raise CannotRunError if the image does not exist.
+    def prepare(self, image: str, stopped: threading.Event | None = None) -> str | None:
+        """Pull an image, or make the environment that replaces it.
 
         Return a sentence for the logs of hosts, such as that the image runs emulated; None if there is none.
+
+        Raises:
+            CannotRunError: the image does not exist, or `stopped` was set during the pull.
         """
 
     def images(self) -> Sequence[Image]:

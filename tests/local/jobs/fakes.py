@@ -284,7 +284,7 @@ class FakeRuntime:
     def forward(self, port: int) -> None:
         """Return None: this runtime forwards no ports."""
 
-    def prepare(self, image: str) -> None:
+    def prepare(self, image: str, stopped: threading.Event | None = None) -> None:  # noqa: ARG002
         if image not in self.behaviours:
             raise CannotRunError(f"image {image} does not exist")
 

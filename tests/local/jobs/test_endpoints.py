@@ -294,7 +294,7 @@ def test_restarted_server_starts_an_endpoint_whose_installation_was_cancelled(
 ) -> None:
     installing, cancelled = threading.Event(), threading.Event()
 
-    def prepare(_: str) -> None:
+    def prepare(*_: object) -> None:
         installing.set()
         assert cancelled.wait(10)
         raise CannotRunError("the environment cannot be made")

@@ -60,7 +60,7 @@ def test_log_of_each_host_states_the_substitution(parts: ServerParts, tmp_path: 
         make_plan=lambda _: Plan("job/a", hosts),
         open_stream=lambda name: LogStream(tmp_path / name),
     )
-    launch_plan(context, attempt, prepare_plan(context, attempt), EventQueue())
+    launch_plan(context, attempt, prepare_plan(context, attempt, EventQueue()), EventQueue())
     for name in ("algo-1", "algo-2"):
         (line,) = (tmp_path / name).read_text().splitlines()
         assert f"[microjobs] {context.make_image_note(SKLEARN_IMAGE)}" in line
@@ -74,5 +74,5 @@ def test_log_states_what_the_runtime_reports_about_the_image(
     parts.runtime.behaviours["mine"] = ImageBehaviour()
     plan = Plan("job/a", (HostPlan("algo-1", "mine", tmp_path / "files"),))
     attempt = Attempt("job/a", "mine", make_plan=lambda _: plan, open_stream=lambda name: LogStream(tmp_path / name))
-    launch_plan(parts.context, attempt, prepare_plan(parts.context, attempt), EventQueue())
+    launch_plan(parts.context, attempt, prepare_plan(parts.context, attempt, EventQueue()), EventQueue())
     assert (tmp_path / "algo-1").read_text().endswith("[microjobs] mine runs emulated\n")

@@ -211,7 +211,7 @@ def prepare_and_read_secrets(parts: ServerParts, host_count: int) -> list[bytes]
         return Plan("plan", tuple(HostPlan(path.name, "model", path) for path in files))
 
     attempt = Attempt("plan", "model", make_plan, open_stream=lambda name: LogStream(parts.home.logs / name))
-    plan = prepare_plan(parts.context, attempt)
+    plan = prepare_plan(parts.context, attempt, EventQueue())
     paths = [path for host in plan.hosts for path in host.files.rglob("*") if path.is_file()]
     return [path.read_bytes() for path in paths]
 
@@ -231,7 +231,7 @@ def test_stopped_job_starts_no_hosts(parts: ServerParts) -> None:
         return Plan("plan", (HostPlan("algo-1", "model", folder),))
 
     attempt = Attempt("plan", "model", make_plan, open_stream=lambda name: LogStream(parts.home.logs / name))
-    assert launch_plan(parts.context, attempt, prepare_plan(parts.context, attempt), events) == ()
+    assert launch_plan(parts.context, attempt, prepare_plan(parts.context, attempt, EventQueue()), events) == ()
     assert parts.runtime.started_hosts == []
 
 
@@ -304,7 +304,7 @@ def test_no_output_is_uploaded_unless_all_can_be_copied(parts: ServerParts) -> N
 
 
 def test_long_reason_is_truncated(parts: ServerParts, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(image: str) -> None:
+    def fail(image: str, _stopped: threading.Event) -> None:
         raise CannotRunError(f"{image} {'x' * 2000}")
 
     monkeypatch.setattr(parts.runtime, "prepare", fail)

@@ -17,6 +17,7 @@ from microjobs_orchestrator.local import config
 from microjobs_orchestrator.local.certificates import make_certificate
 from microjobs_orchestrator.local.config import Config, ConfigError
 from microjobs_orchestrator.local.lifecycle.attempt import Attempt, prepare_plan
+from microjobs_orchestrator.local.lifecycle.events import EventQueue
 from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.network_settings import (
     CA_BUNDLE_NAME,
@@ -71,7 +72,7 @@ def prepare_host(
         make_plan=lambda _: Plan("job/a", hosts, is_isolated),
         open_stream=lambda name: LogStream(folder / name),
     )
-    return prepare_plan(context, attempt).hosts[0]
+    return prepare_plan(context, attempt, EventQueue()).hosts[0]
 
 
 def test_jobs_get_proxies_but_reach_the_server_and_each_other(parts: ServerParts, tmp_path: Path) -> None:

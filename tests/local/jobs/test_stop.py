@@ -96,12 +96,17 @@ class GatedRuntime:
     def forward(self, port: int) -> None:
         """Return None: this runtime forwards no ports."""
 
-    def prepare(self, image: str) -> None:  # noqa: ARG002
+    def prepare(self, image: str, stopped: threading.Event | None = None) -> None:  # noqa: ARG002
         self._gates.pass_gate("preparing")
         if self._gates.closed_step == "installing":
             self._gates.is_reached.set()
             assert self._cancelled.wait(TIMEOUT_SECONDS)
             raise CannotRunError("the environment cannot be made")
+        if self._gates.closed_step == "pulling":
+            self._gates.is_reached.set()
+            assert stopped is not None
+            assert stopped.wait(TIMEOUT_SECONDS)
+            raise CannotRunError("the pull was stopped")
 
     def start(self, plan: Plan) -> Sequence[Host]:
         self._gates.pass_gate("starting")
@@ -222,6 +227,15 @@ def test_job_ends_after_a_stop_at_each_step(make_server: Callable[[str], Server]
     server.stop()  # a second stop has no effect
     server.gates.is_open.set()
     assert server.wait_for_end()["TrainingJobStatus"] == outcome
+
+
+def test_stop_ends_the_pull_of_the_image(make_server: Callable[[str], Server]) -> None:
+    server = make_server("pulling")
+    server.operations["CreateTrainingJob"](TRAINING_REQUEST)
+    assert server.gates.is_reached.wait(TIMEOUT_SECONDS)
+    server.stop()
+    description = server.wait_for_end()
+    assert (description["TrainingJobStatus"], description.get("FailureReason")) == ("Stopped", None)
 
 
 def test_stop_of_an_ended_job_raises(make_server: Callable[[str], Server]) -> None:

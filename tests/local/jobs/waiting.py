@@ -1,6 +1,7 @@
 """A runtime whose hosts wait until a test ends them. Waiting hosts take no processor time."""
 
 import queue
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -59,7 +60,7 @@ class WaitingRuntime:
     def forward(self, port: int) -> None:
         """Return None: this runtime forwards no ports."""
 
-    def prepare(self, image: str) -> None:
+    def prepare(self, image: str, stopped: threading.Event | None = None) -> None:
         """Do nothing: every image is available."""
 
     def images(self) -> Sequence[Image]:

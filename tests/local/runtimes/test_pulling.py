@@ -2,9 +2,14 @@
 
 import base64
 import contextlib
+import hashlib
 import json
 import secrets
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -134,6 +139,76 @@ def test_token_of_ecr_is_used_if_the_login_of_docker_is_refused(
         stub.add_response("get_authorization_token", {"authorizationData": [login]}, {})
         prepare_image(pushed_image)
     assert regions == ["eu-west-1"]
+
+
+class SlowRegistry(BaseHTTPRequestHandler):
+    """A registry with one image, whose layer it sends slowly."""
+
+    protocol_version = "HTTP/1.1"
+    CONFIG = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}).encode()
+    LAYER_BYTES = 100_000_000
+    CHUNK = bytes(100_000)
+    layer_began = threading.Event()
+    connection_closed = threading.Event()
+
+    def do_GET(self) -> None:
+        content = self._find_content()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/vnd.docker.distribution.manifest.v2+json")
+        self.send_header("Content-Length", str(self.LAYER_BYTES if content is None else len(content)))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if content is not None:
+            self.wfile.write(content)
+            return
+        with contextlib.suppress(OSError):
+            for _ in range(self.LAYER_BYTES // len(self.CHUNK)):
+                self.wfile.write(self.CHUNK)
+                self.layer_began.set()
+                time.sleep(0.02)
+        self.connection_closed.set()
+
+    do_HEAD = do_GET  # noqa: N815  a name that http.server calls
+
+    def _find_content(self) -> bytes | None:
+        """Return the content of the requested object; None for the layer."""
+        config_digest = f"sha256:{hashlib.sha256(self.CONFIG).hexdigest()}"
+        layer_type, config_type = "image.rootfs.diff.tar", "container.image.v1+json"
+        media_type = "application/vnd.docker.{}".format
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": media_type("distribution.manifest.v2+json"),
+            "config": {"mediaType": media_type(config_type), "size": len(self.CONFIG), "digest": config_digest},
+            "layers": [{"mediaType": media_type(layer_type), "size": self.LAYER_BYTES, "digest": f"sha256:{'0' * 64}"}],
+        }
+        if self.path.endswith(config_digest):
+            return self.CONFIG
+        if "/manifests/" in self.path:
+            return json.dumps(manifest).encode()
+        return None if "/blobs/" in self.path else b"{}"
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
+
+
+@pytest.mark.engine
+@pytest.mark.usefixtures("write_settings")
+def test_stop_ends_a_pull() -> None:
+    server, stopped = ThreadingHTTPServer(("127.0.0.1", 0), SlowRegistry), threading.Event()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with open_engine() as engine, ThreadPoolExecutor(1) as pool:
+            pull_result = pool.submit(images.prepare, engine, f"127.0.0.1:{server.server_port}/slow:1", stopped)
+            assert SlowRegistry.layer_began.wait(60), pull_result
+            assert not pull_result.done()
+            stopped.set()
+            with pytest.raises(CannotRunError, match=r"the pull of image 127.0.0.1:\d+/slow:1 was stopped"):
+                pull_result.result(10)
+            assert SlowRegistry.connection_closed.wait(10)
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 class FakeEngine:

@@ -132,7 +132,7 @@ class StubRuntime:
     def forward(self, port: int) -> None:
         """Return None: hosts connect directly."""
 
-    def prepare(self, image: str) -> None:
+    def prepare(self, image: str, stopped: threading.Event | None = None) -> None:
         """Do nothing: every image is available."""
 
     def images(self) -> Sequence[Image]:

@@ -101,10 +101,18 @@ class ContainerReplica:
     def _launch(self) -> None:
         self._context.runtime.remove(self.plan_name)
         if self._plan is None:  # the plan is made only once, because the model may be deleted while it serves
-            self._plan = prepare_plan(self._context, self._attempt)
+            self._plan = self._prepare_plan()
         if not (hosts := launch_plan(self._context, self._attempt, self._plan, self._events)):
             raise StoppedError
         self._wait_until_healthy(hosts)
+
+    def _prepare_plan(self) -> Plan:
+        try:
+            return prepare_plan(self._context, self._attempt, self._events)
+        except CannotRunError:
+            if self._events.stopped.is_set():  # the stop ended the pull of an image
+                raise StoppedError from None
+            raise
 
     def _wait_until_healthy(self, hosts: Sequence[Host]) -> None:
         """Wait until the containers of started hosts are healthy, and begin to serve.

@@ -1,5 +1,6 @@
 """Images of a Docker engine."""
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,14 +15,15 @@ from microjobs_orchestrator.local.runtimes.docker import pulling
 from microjobs_orchestrator.local.runtimes.docker.engine import EngineUnreachableError, retry_while_unreachable
 
 
-def prepare(client: docker.DockerClient, name: str) -> str | None:
+def prepare(client: docker.DockerClient, name: str, stopped: threading.Event | None = None) -> str | None:
     """Pull an image unless the engine has it. Return a sentence for logs if the image runs emulated.
 
-    Raise CannotRunError if the engine cannot get the image, or MachineFailedError if the engine does not answer.
+    Raise CannotRunError if the engine cannot get the image, or if `stopped` is set during the pull. Raise
+    MachineFailedError if the engine does not answer.
     """
     try:
         if retry_while_unreachable(lambda: client.images.get(name)) is None:
-            pulling.pull(client, name, make_missing_image_remedy(name))
+            pulling.pull(client, name, make_missing_image_remedy(name), stopped)
         return retry_while_unreachable(lambda: describe_emulation(client, name))
     except APIError as error:
         raise CannotRunError(f"image name {name!r} is not valid: {error.explanation}") from error

@@ -6,6 +6,7 @@ pull, so that a new login is used at once.
 
 import functools
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -49,11 +50,12 @@ class LoginSource:
 NO_LOGIN = LoginSource("without a login", RegistryLogin)
 
 
-def pull(client: docker.DockerClient, name: str, remedy: str) -> Image:
+def pull(client: docker.DockerClient, name: str, remedy: str, stopped: threading.Event | None = None) -> Image:
     """Pull an image with the first login that the registry accepts; without a login if no source returns one.
 
     Raises:
-        CannotRunError: no pull succeeds. The message has the error of each login, and ends with the remedy.
+        CannotRunError: no pull succeeds: the message has the error of each login, and ends with the remedy. Or
+            `stopped` was set during the pull.
     """
     logger.info("pulling %s", name)
     problems: list[str] = []
@@ -64,7 +66,7 @@ def pull(client: docker.DockerClient, name: str, remedy: str) -> Image:
         try:
             if credentials := source.log_in():
                 has_login = True
-                return _pull(client, name, credentials)
+                return _pull(client, name, credentials, stopped)
         except PULL_ERRORS as error:
             problems.append(f"{source.name}: {_describe(error)}")
     message = f"image {name} is not on this machine and cannot be pulled ({'; '.join(problems)}): {remedy}"
@@ -106,13 +108,15 @@ def _request_ecr_token(region: str) -> RegistryLogin:
         return registry_logins.log_in_to_ecr(client)[1]
 
 
-def _pull(client: docker.DockerClient, name: str, credentials: RegistryLogin) -> Image:
+def _pull(client: docker.DockerClient, name: str, credentials: RegistryLogin, stopped: threading.Event | None) -> Image:
     """Pull an image. A successful response can contain errors: Podman reports all errors in the response, and Docker
     reports some."""
     auth_config = {} if credentials == RegistryLogin() else credentials.make_auth_config()
     for event in client.api.pull(name, stream=True, decode=True, auth_config=auth_config):
         if error := event.get("error"):
             raise DockerException(error)
+        if stopped and stopped.is_set():  # the engine ends the pull when this connection is closed
+            raise CannotRunError(f"the pull of image {name} was stopped")
     return client.images.get(name)
 
 

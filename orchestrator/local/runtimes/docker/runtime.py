@@ -7,6 +7,7 @@ the caller's folders contain no files that root owns, and the removal of the con
 import contextlib
 import functools
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -116,8 +117,8 @@ class DockerRuntime:
         self._guards.forwards, self._forwarding = True, Forwarding(port)
         return SERVER_PORT
 
-    def prepare(self, image: str) -> str | None:
-        return images.prepare(self._client, image)
+    def prepare(self, image: str, stopped: threading.Event | None = None) -> str | None:
+        return images.prepare(self._client, image, stopped)
 
     def images(self) -> Sequence[Image]:
         return images.list_images(self._client)

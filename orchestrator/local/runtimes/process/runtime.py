@@ -79,7 +79,7 @@ class ProcessRuntime:
     def forward(self, port: int) -> None:
         """Forward nothing, and return None: hosts connect to the server's port directly."""
 
-    def prepare(self, image: str) -> None:
+    def prepare(self, image: str, stopped: threading.Event | None = None) -> None:  # noqa: ARG002
         if sys.platform != "linux":
             raise CannotRunError(f"without an engine jobs run on Linux only, not on {sys.platform}: start Docker")
         self._environments.ensure(image)
