@@ -70,24 +70,28 @@ class Form:
         if not self._has_file and self._received_bytes > MAX_FIELD_BYTES + BLOCK_BYTES:
             raise _make_too_long_error()
         block = self._stream.read(BLOCK_BYTES)
+        if (self._decoder.buffer + block).endswith(b"--" + self._decoder.boundary + b"-"):
+            # werkzeug 3.1 adds a byte to the file if a block ends between the last two hyphens of the last boundary
+            block += self._stream.read(1)
         self._received_bytes += len(block)
         self._decoder.receive_data(block or None)
 
     def _read_fields(self) -> None:
-        name = ""
+        name, values = "", dict[str, bytes]()
         for event in self._events:
             if isinstance(event, File) or (isinstance(event, Field) and event.name.lower() == "file"):
                 self.file_name = event.filename if isinstance(event, File) else ""
                 self._has_file = True
+                self.fields = {name: value.decode(errors="replace") for name, value in values.items()}
                 return
             if isinstance(event, Field):
                 name = event.name.lower()
-                if name in self.fields:
+                if name in values:
                     raise _make_malformed_error(f"the field {name!r} is repeated")
-                self.fields[name] = ""
+                values[name] = b""
             elif isinstance(event, Data):
-                self.fields[name] += event.data.decode(errors="replace")
-            if sum(map(len, self.fields.values())) > MAX_FIELD_BYTES:
+                values[name] += event.data
+            if sum(map(len, values.values())) > MAX_FIELD_BYTES:
                 raise _make_too_long_error()
         raise ServiceError("InvalidArgument", "POST requires exactly one file upload per request.")
 
