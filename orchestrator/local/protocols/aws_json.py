@@ -20,6 +20,8 @@ from microjobs_orchestrator.local.values import to_valid_json
 log = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/x-amz-json-1.1"
+CONTENT_TYPES = (CONTENT_TYPE, "application/x-amz-json-1.0")
+"""The content types of both versions, which have the same format. SQS uses version 1.0."""
 UNKNOWN_OPERATION = ("UnknownOperationException", 404)
 
 MAX_DEPTH = 100
@@ -40,13 +42,19 @@ def parse(operation: OperationModel, request: Request) -> dict[str, Any]:
     return parse_object(operation.name, request.get_data())
 
 
-def format_result(operation: OperationModel, result: OperationResult, _: Request) -> Response:
-    return Response(format_object(operation.output_shape, result.members), content_type=CONTENT_TYPE)
+def format_result(operation: OperationModel, result: OperationResult, request: Request) -> Response:
+    content = format_object(operation.output_shape, result.members)
+    return Response(content, content_type=_choose_content_type(request))
 
 
-def format_error(error: ServiceError, _: Request) -> Response:
+def format_error(error: ServiceError, request: Request) -> Response:
     content = json.dumps({"__type": error.code, "message": error.message})
-    return Response(content, error.status, {"x-amzn-ErrorType": error.code}, content_type=CONTENT_TYPE)
+    return Response(content, error.status, {"x-amzn-ErrorType": error.code}, content_type=_choose_content_type(request))
+
+
+def _choose_content_type(request: Request) -> str:
+    """Return the content type of the request, so that the response has the same version."""
+    return request.mimetype if request.mimetype in CONTENT_TYPES else CONTENT_TYPE
 
 
 # --- objects ---

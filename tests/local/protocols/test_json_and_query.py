@@ -41,6 +41,16 @@ def test_empty_body_has_no_members() -> None:
     assert aws_json.parse(LIST_MODELS, make_request(b"")) == {}
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_response_has_the_json_version_of_the_request(version: str) -> None:
+    content_type = f"application/x-amz-json-{version}"
+    builder = EnvironBuilder("/", method="POST", data=b"{}", content_type=content_type)
+    request = Request({**builder.get_environ(), REQUEST_ID: "id"})
+    result = aws_json.format_result(LIST_MODELS, OperationResult({"Models": []}), request)
+    error = aws_json.format_error(ServiceError("ValidationException", "wrong"), request)
+    assert (result.content_type, error.content_type) == (content_type, content_type)
+
+
 def test_result_drops_none_at_each_level() -> None:
     summary = {"ModelName": "m", "ModelArn": None, "CreationTime": 1.5}
     result = aws_json.format_result(
