@@ -60,13 +60,13 @@ def lock_home(home: Home) -> Iterator[None]:
 
 def measure_bytes(path: Path) -> int:
     """Return the disk space of a file or a tree. Hard links count once."""
-    total, counted_inodes, pending = 0, set[int](), [path]
+    total, counted_files, pending = 0, set[tuple[int, int]](), [path]
     while pending:  # os.walk would recurse, and the folders of jobs may have any depth
         current = pending.pop()
         try:
             status = current.lstat()
-            if status.st_ino not in counted_inodes:
-                counted_inodes.add(status.st_ino)
+            if (file_id := (status.st_dev, status.st_ino)) not in counted_files:
+                counted_files.add(file_id)
                 total += status.st_blocks * 512
             if current.is_dir() and not current.is_symlink():
                 pending += current.iterdir()
