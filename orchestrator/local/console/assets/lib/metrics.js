@@ -72,6 +72,11 @@ export class CurveReader {
 /** Return statistics of metrics between two times, `[{metric, sum, count, maximum}]`. */
 export async function readTotals(metrics, start, end, signal) {
   const stats = ["Sum", "SampleCount", "Maximum"];
+  const maxMetrics = Math.floor(MAX_QUERIES / stats.length);
+  if (metrics.length > maxMetrics) {
+    const first = await readTotals(metrics.slice(0, maxMetrics), start, end, signal);
+    return [...first, ...(await readTotals(metrics.slice(maxMetrics), start, end, signal))];
+  }
   const series = metrics.flatMap((metric) => stats.map((stat) => ({ metric, stat })));
   const results = (await readSeries(series, MINUTE, start, end, signal)).map((result) => result.values);
   const addUp = (values) => values.reduce((sum, value) => sum + value, 0);
