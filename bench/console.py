@@ -87,7 +87,8 @@ def main() -> None:
 
 
 def find_browser() -> str:
-    output = subprocess.run(["which", "chromium", "google-chrome"], capture_output=True, text=True, check=False).stdout
+    names = ["chromium", "chromium-headless-shell", "google-chrome"]
+    output = subprocess.run(["which", *names], capture_output=True, text=True, check=False).stdout
     if not output:
         raise SystemExit("Chromium is not installed: install Debian's package chromium")
     return output.splitlines()[0]
