@@ -2,7 +2,8 @@
 
     uv run python bench/search.py [--jobs 10000] [--rounds 5]
 
-A client sends the requests to a server in another process. Prints the median seconds and the ratio to the list.
+A client sends the requests to a server in another process. Prints the median seconds of each
+request, and their ratio to those of ListTrainingJobs.
 """
 
 import argparse

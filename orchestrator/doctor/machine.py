@@ -239,7 +239,7 @@ def check_disk_and_memory(home: Home) -> Iterator[Finding]:
         )
     else:
         free_bytes = shutil.disk_usage(folder).free
-        yield _check_size("disk space", free_bytes, MIN_DISK_BYTES, f"free disk space on the disk of {folder}")
+        yield _check_size("disk space", free_bytes, MIN_DISK_BYTES, f"delete files on the disk of {folder}")
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     yield _check_size("memory", memory_bytes, MIN_MEMORY_BYTES, "use --no-tuning, which trains one model at a time")
 

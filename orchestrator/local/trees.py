@@ -21,7 +21,7 @@ from microjobs_orchestrator.terminal import escape_bytes
 
 logger = logging.getLogger(__name__)
 
-MAX_PART_LENGTH = 1000
+MAX_CALL_PATH_LENGTH = 1000
 """Maximum number of characters of a path in one system call. A character has up to 4 bytes, and the system allows 4,096
 bytes."""
 
@@ -97,11 +97,11 @@ def discard(folder: Path) -> None:
 
 def make_folders(folder: Path) -> None:
     """Make a folder and its parents. `Path.mkdir` recurses, so it fails for deep folders."""
-    for part in [*reversed(folder.parents), folder]:
+    for path in [*reversed(folder.parents), folder]:
         try:
-            part.mkdir()
+            path.mkdir()
         except OSError as error:
-            if error.errno not in (errno.EEXIST, errno.EROFS, errno.EACCES, errno.EPERM) or not part.is_dir():
+            if error.errno not in (errno.EEXIST, errno.EROFS, errno.EACCES, errno.EPERM) or not path.is_dir():
                 raise
 
 
@@ -168,7 +168,7 @@ def _open_path(root_descriptor: int, name: str, *, make_readable: bool) -> Itera
     folder_descriptor = os.dup(root_descriptor)
     try:
         while name:
-            end = name.rindex("/", 0, MAX_PART_LENGTH) if len(name) > MAX_PART_LENGTH else len(name)
+            end = name.rindex("/", 0, MAX_CALL_PATH_LENGTH) if len(name) > MAX_CALL_PATH_LENGTH else len(name)
             inner = _open_folder(name[:end], folder_descriptor, make_readable=make_readable)
             os.close(folder_descriptor)
             folder_descriptor, name = inner, name[end + 1 :]

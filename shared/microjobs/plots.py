@@ -56,7 +56,7 @@ def draw_predicted_versus_target(path: Path, targets: ArrayLike, predictions: Ar
     _save(figure, path)
 
 
-def draw_line_and_predictions(
+def draw_data_and_predictions(
     path: Path, train: tuple[ArrayLike, ArrayLike], test: tuple[ArrayLike, ArrayLike], predictions: ArrayLike
 ) -> None:
     """Draw the target over the only feature, for training data, test data and predictions."""

@@ -17,7 +17,7 @@ NOTEBOOK = """
 import sys
 import microjobs.local
 server = microjobs.local.connect(sys.argv[1])
-{session}
+{session_import}
 session = Session()
 session.upload_string_as_file_body("content", session.default_bucket(), "{key}")
 print(session.default_bucket() == server.bucket)
@@ -28,7 +28,7 @@ print(session.sagemaker_client.list_models()["Models"])
 @pytest.mark.parametrize("client", IMPORTS)
 def test_sdk_uses_the_connected_server(client: str, process_server: LocalServer, tmp_path: Path) -> None:
     notebook, key = tmp_path / "notebook.py", f"from-{client}"
-    notebook.write_text(NOTEBOOK.format(session=IMPORTS[client], key=key))
+    notebook.write_text(NOTEBOOK.format(session_import=IMPORTS[client], key=key))
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),  # this folder has neither settings nor credentials of the user

@@ -30,7 +30,7 @@ both_trainers = pytest.mark.parametrize("job", [TENSORFLOW, TORCH])
 
 EPOCHS = 40
 SECOND_EPOCH = {TENSORFLOW: "Epoch 2/", TORCH: "Epoch: 1 "}
-"""Text that an image logs during or after the second epoch."""
+"""Text that an image logs during or after the second epoch. The PyTorch trainer counts epochs from 0."""
 MANY_EPOCHS = 1_000_000
 
 
@@ -39,7 +39,7 @@ class Hosts:
 
     def __init__(self, folder: Path, count: int, start: Callable[[str, Layout, str], Job]) -> None:
         self.layouts = {f"algo-{number}": Layout(folder / f"algo-{number}") for number in range(1, count + 1)}
-        self.jobs: dict[str, Job] = {}
+        self.jobs_by_host: dict[str, Job] = {}
         self._start = start
 
     @property
@@ -56,10 +56,10 @@ class Hosts:
             write_small_data(layout)
 
     def start(self, job: str) -> None:
-        self.jobs = {host: self._start(job, layout, host) for host, layout in self.layouts.items()}
+        self.jobs_by_host = {host: self._start(job, layout, host) for host, layout in self.layouts.items()}
 
     def wait(self, except_host: str = "") -> dict[str, EndedJob]:
-        return {host: job.wait(timeout=300) for host, job in self.jobs.items() if host != except_host}
+        return {host: job.wait(timeout=300) for host, job in self.jobs_by_host.items() if host != except_host}
 
     def run(self, job: str) -> dict[str, EndedJob]:
         """Run a job on all hosts and check that it succeeds."""
@@ -122,8 +122,8 @@ def test_resumed_training_on_two_hosts_equals_one_host(
     two_hosts.prepare(**request)
     two_hosts.first_layout.checkpoints.mkdir()
     two_hosts.start(job)
-    two_hosts.jobs["algo-1"].wait_for_log(SECOND_EPOCH[job])
-    two_hosts.jobs["algo-2"].container.kill("SIGTERM")
+    two_hosts.jobs_by_host["algo-1"].wait_for_log(SECOND_EPOCH[job])
+    two_hosts.jobs_by_host["algo-2"].container.kill("SIGTERM")
     stopped = two_hosts.wait()
     assert {run.exit_code for run in stopped.values()} == {0}, stopped["algo-2"].log
     runs = two_hosts.run(job)
@@ -181,8 +181,8 @@ def test_lost_host_ends_the_job_on_the_other_hosts(job: str, victim: str, make_h
     two_hosts = make_hosts(2)
     two_hosts.prepare(epochs=MANY_EPOCHS, batch_size=10)
     two_hosts.start(job)
-    two_hosts.jobs["algo-1"].wait_for_log(SECOND_EPOCH[job])
-    two_hosts.jobs[victim].container.kill()
+    two_hosts.jobs_by_host["algo-1"].wait_for_log(SECOND_EPOCH[job])
+    two_hosts.jobs_by_host[victim].container.kill()
     start = time.monotonic()
     (run,) = two_hosts.wait(except_host=victim).values()
     assert time.monotonic() - start < 60

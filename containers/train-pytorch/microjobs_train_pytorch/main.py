@@ -13,7 +13,7 @@ from .hyperparameters import Hyperparameters
 
 def train(hyperparameters: Hyperparameters) -> None:
     """Train, test and save; see `microjobs.trainer.job.train`."""
-    job.train(hyperparameters, _load_framework, _find_worker_program)
+    job.train(hyperparameters, _load_framework, _find_worker_launcher)
 
 
 def serve() -> None:
@@ -25,7 +25,7 @@ def serve() -> None:
     server.serve(find_model_source)
 
 
-def _find_worker_program(resources: ResourceConfig) -> Program | None:
+def _find_worker_launcher(resources: ResourceConfig) -> Program | None:
     """Return torchrun with one process per GPU, or one per host without GPUs; None if one process is enough."""
     workers_per_host = max(1, count_gpus())
     return make_torchrun_program(resources, workers_per_host) if must_launch(resources, workers_per_host) else None

@@ -13,7 +13,7 @@ from .hyperparameters import Hyperparameters
 
 def train(hyperparameters: Hyperparameters) -> None:
     """Train, test and save; see `microjobs.trainer.job.train`."""
-    job.train(hyperparameters, _load_framework, _find_worker_program)
+    job.train(hyperparameters, _load_framework, _find_worker_launcher)
 
 
 def serve() -> None:
@@ -25,7 +25,7 @@ def serve() -> None:
     server.serve(find_model_source)
 
 
-def _find_worker_program(resources: ResourceConfig) -> Program | None:
+def _find_worker_launcher(resources: ResourceConfig) -> Program | None:
     return make_tf_program(resources) if must_launch(resources) else None
 
 

@@ -73,7 +73,7 @@ class Objects:
 
     def _get(self, state: RequestState, members: dict[str, Any]) -> OperationResult:
         if isinstance(self._s3, Mapping):
-            raise TypeError("S3 is not a streaming service")
+            raise TypeError("the service S3 must be a streaming service, not a mapping of operations")
         state.service, state.operation = "s3", load_operation_model("s3", "GetObject")
         state.members = {"Bucket": members["bucket"], "Key": members["key"]}
         validate(state.operation, state.members)

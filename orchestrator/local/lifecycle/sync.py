@@ -34,7 +34,7 @@ class Sync:
     `finish` uploads all files.
 
     Args:
-        deletes: also delete an object when its file is deleted, as SageMaker does with checkpoints:
+        deletes_removed_files: also delete an object when its file is deleted, as SageMaker does with checkpoints:
             https://docs.aws.amazon.com/sagemaker/latest/dg/model-checkpoints.html
         note: writes a sentence to the log of the job.
         initial_names: the names of the files that each host finds at its start.
@@ -49,7 +49,7 @@ class Sync:
         folder: Path,
         note: Callable[[str], None],
         *,
-        deletes: bool,
+        deletes_removed_files: bool,
         initial_names: Collection[str] = (),
     ) -> None:
         self._store = store
@@ -58,7 +58,7 @@ class Sync:
         self._bucket, self._prefix = parse_uri(uri)
         self._folder = folder
         self._note = note
-        self._deletes = deletes
+        self._deletes_removed_files = deletes_removed_files
         self._last_copies: dict[str, dict[str, tuple[int, float]]] = {
             host.name: dict.fromkeys(initial_names, NOT_COPIED) for host in hosts
         }
@@ -130,7 +130,7 @@ class Sync:
         self._last_copies[host_name] = current
         names_to_delete = (self._names_to_delete[host_name] | previous.keys()) - current.keys()
         # Delete objects only when all existing files are uploaded: a crash must not leave only parts of checkpoints.
-        if self._deletes and (is_final or previous.items() >= current.items()):
+        if self._deletes_removed_files and (is_final or previous.items() >= current.items()):
             names_on_other_hosts = {
                 name for other, names in self._last_copies.items() if other != host_name for name in names
             }

@@ -126,7 +126,7 @@ class MetricStore:
         return self._tables.find_series(namespace, name, sort_dimensions(dimensions))
 
     def read(self, series: Series, begin: float = 0.0, end: float = math.inf) -> list[Point]:
-        """Return the points from `begin` until before `end`, sorted by time. A series without points is empty.
+        """Return the points from `begin` until before `end`, sorted by time. If there are none, the list is empty.
 
         A second can have several points, because each flush adds points of its own.
         """
@@ -139,7 +139,11 @@ class MetricStore:
         self._tables.remove(namespace, sort_dimensions(dimensions), begin)
 
     def flush(self) -> bool:
-        """Write the buffer to the disk. Return False if the device is full or fails: the samples stay in the buffer."""
+        """Write the buffer to the disk.
+
+        Return False if the device is full or fails. Then the newest samples stay in the buffer, at most half of
+        MAX_BUFFERED_SAMPLES.
+        """
         with self._flush_lock:
             samples = [self._buffer.popleft() for _ in range(len(self._buffer))]
             try:

@@ -22,7 +22,7 @@ UNKNOWN_OPERATION = ("UnknownOperationException", 404)
 
 ERROR_CODES = RestErrorCodes(
     unknown_address=UNKNOWN_OPERATION,
-    missing_name=("ValidationException", 400),
+    missing_parameter=("ValidationException", 400),
     malformed_address=("SerializationException", 400),
     malformed_value=("SerializationException", 400),
     unknown_parameter=("ValidationException", 400),

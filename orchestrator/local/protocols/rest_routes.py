@@ -20,7 +20,7 @@ class RestErrorCodes:
 
     unknown_address: tuple[str, int]
     """No operation has the method and the path."""
-    missing_name: tuple[str, int]
+    missing_parameter: tuple[str, int]
     """A header or parameter that the operation requires is missing."""
     malformed_address: tuple[str, int]
     """The path or the query string is not percent-encoded UTF-8."""
@@ -137,7 +137,7 @@ def find_route(service: str, request: Request, codes: RestErrorCodes) -> Route:
     if not matching_routes:
         missing_names = ", ".join(sorted(routes[0].required_names - names))
         message = f"{routes[0].operation.name} requires these headers or parameters: {missing_names}."
-        raise make_error(codes.missing_name, message)
+        raise make_error(codes.missing_parameter, message)
     return matching_routes[0] if len(matching_routes) == 1 else max(matching_routes, key=_count_required_names)
 
 

@@ -24,7 +24,7 @@ UNKNOWN_OPERATION = ("NotImplemented", 501)
 
 ERROR_CODES = RestErrorCodes(
     unknown_address=("MethodNotAllowed", 405),
-    missing_name=("InvalidRequest", 400),
+    missing_parameter=("InvalidRequest", 400),
     malformed_address=("InvalidURI", 400),
     malformed_value=("InvalidArgument", 400),
     unknown_parameter=UNKNOWN_OPERATION,  # in S3, a query parameter such as `?acl` selects the operation

@@ -120,7 +120,7 @@ class EndpointInvoker:
                 # If an update ended the host before it responded, the loop sends the request to the new host. If the
                 # request did not reach the host, the loop sends the request to another instance.
                 tried_replicas.append(replica)
-                if resource.serves(replica) and (error.was_sent or not resource.has_other_replica(tried_replicas)):
+                if resource.routes_to(replica) and (error.was_sent or not resource.has_other_replica(tried_replicas)):
                     resource.observe(timer.make_exchange(name, replica, request, response=None))
                     raise self._make_failure_error(resource, replica.variant, error, request.timeout) from error
 

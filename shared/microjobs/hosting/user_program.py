@@ -74,7 +74,7 @@ def _find_code_folder(layout: Layout, model_folder: Path, uri: str, cleanup: Exi
     local_path = layout.resolve_local_path(uri.removeprefix("file://"))
     if not uri or local_path == layout.model / "code":
         return model_folder / "code"
-    if local_path.is_relative_to(layout.model):  # if the model was an archive, this differs from `model_folder`
+    if local_path.is_relative_to(layout.model):  # `model_folder` differs from it if the model was an archive
         uri = str(model_folder / local_path.relative_to(layout.model))
     work_folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="code-")))
     code = source.locate(layout, uri, SUBMIT_DIRECTORY_VARIABLE, work_folder)

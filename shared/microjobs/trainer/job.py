@@ -29,14 +29,14 @@ logger = logging.getLogger("microjobs")
 def train(
     hyperparameters: H,
     load_framework: Callable[[], Callable[[H], Framework]],
-    find_worker_program: Callable[[ResourceConfig], Program | None],
+    find_worker_launcher: Callable[[ResourceConfig], Program | None],
 ) -> None:
     """Train, test and save; resume from the newest checkpoint if there is one. After a stop signal, save and end.
 
     Args:
         load_framework: function that imports the framework, which takes seconds, and returns its class.
-        find_worker_program: function that returns the program that starts this host's worker processes, or None if this
-            process trains the model itself.
+        find_worker_launcher: function that returns the program that starts this host's worker processes, or None if
+            this process trains the model itself.
 
     Raises:
         UserError: the data is invalid, the training diverged, or the checkpoint belongs to another training.
@@ -46,7 +46,7 @@ def train(
     """
     layout = Layout.from_environment()
     resources = read_training_resource_config(layout)
-    if (program := find_worker_program(resources)) is not None:
+    if (program := find_worker_launcher(resources)) is not None:
         launch(program, resources)
         return
     data = load_data(layout)  # the data is loaded before the framework, so that invalid data is reported at once

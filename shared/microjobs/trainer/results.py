@@ -110,4 +110,4 @@ def _draw(folder: Path, data: TrainingData, result: TrainingResult) -> None:
     plots.draw_predicted_versus_target(path, data.y_test, result.test_predictions, "Test rows")
     if data.features == 1:
         train, test = (data.x_train, data.y_train), (data.x_test, data.y_test)
-        plots.draw_line_and_predictions(folder / "predictions.png", train, test, result.test_predictions)
+        plots.draw_data_and_predictions(folder / "predictions.png", train, test, result.test_predictions)

@@ -1,4 +1,7 @@
-"""An image for drills: it starts and ends fast, and its lines and outputs are known in advance."""
+"""An image for the drills, in which the server or the engine fails while jobs run.
+
+It starts and ends fast, and its lines and outputs are known in advance.
+"""
 
 import json
 from contextlib import AbstractContextManager

@@ -28,7 +28,7 @@ class ServerTraces:
     """The files in the server's TMPDIR."""
 
 
-def get_plans(labels_of_objects: Iterable[Mapping[str, str]]) -> frozenset[str]:
+def get_plan_names(labels_of_objects: Iterable[Mapping[str, str]]) -> frozenset[str]:
     return frozenset(labels[f"{LABEL}.plan"] for labels in labels_of_objects)
 
 
@@ -45,9 +45,11 @@ def list_traces(engine: docker.DockerClient, home: Home) -> ServerTraces:
     """Return what a home's server has created. Its TMPDIR must be the folder that `make_temporary_folder` returns."""
     filters = make_home_filter(home)
     return ServerTraces(
-        get_plans(item.labels for item in engine.containers.list(all=True, ignore_removed=True, filters=dict(filters))),
-        get_plans(item.attrs["Labels"] for item in engine.networks.list(filters=dict(filters))),
-        get_plans(item.attrs["Labels"] for item in engine.volumes.list(filters=dict(filters))),
+        get_plan_names(
+            item.labels for item in engine.containers.list(all=True, ignore_removed=True, filters=dict(filters))
+        ),
+        get_plan_names(item.attrs["Labels"] for item in engine.networks.list(filters=dict(filters))),
+        get_plan_names(item.attrs["Labels"] for item in engine.volumes.list(filters=dict(filters))),
         frozenset(path.name for path in home.work.glob("*-*")),
         frozenset(path.name for path in (home.objects / "incoming").glob("*")),
         frozenset(path.name for path in make_temporary_folder(home).glob("*")),

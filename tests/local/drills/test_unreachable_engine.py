@@ -59,7 +59,7 @@ def group_lines(lines: list[str]) -> dict[str, list[str]]:
     return {prefix: [line for line in lines if line.startswith(prefix)] for prefix in ("out", "err")}
 
 
-def list_remaining_resources(server: LocalServer) -> frozenset[str]:
+def list_remaining_traces(server: LocalServer) -> frozenset[str]:
     engine = docker.from_env()
     try:
         traces = list_traces(engine, server.home)
@@ -78,7 +78,7 @@ def test_job_continues_while_the_engine_is_unreachable(server: LocalServer, engi
     assert server.wait_for_end(name)["TrainingJobStatus"] == "Completed"
     output = server.read_logs("TrainingJobs", name)
     assert [group_lines(output[host]) for host in ("algo-1", "algo-2")] == [list_expected_lines(40)] * 2
-    wait_until(lambda: list_remaining_resources(server), lambda names: not names)
+    wait_until(lambda: list_remaining_traces(server), lambda names: not names)
 
 
 @pytest.mark.engine
@@ -116,7 +116,7 @@ def test_jobs_complete_while_the_engine_is_often_unreachable(server: LocalServer
         assert {str(group_lines(lines)) for lines in server.read_logs("TrainingJobs", name).values()} == {
             str(list_expected_lines(count))
         }
-    wait_until(lambda: list_remaining_resources(server), lambda names: not names)
+    wait_until(lambda: list_remaining_traces(server), lambda names: not names)
 
 
 def test_timeout_starts_when_the_engine_becomes_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:

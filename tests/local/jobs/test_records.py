@@ -105,7 +105,7 @@ def test_decompression_stops_at_the_size_limit(file: Path) -> None:
 RECORD_PARTS = make_recordio_parts((0, b"one"), (0, b"four"), (1, b"in"), (2, b"three"), (3, b"parts"))
 
 
-def test_joined_recordio_keeps_framing(file: Path) -> None:
+def test_recordio_records_in_one_body_keep_their_framing(file: Path) -> None:
     file.write_bytes(b"".join(RECORD_PARTS))
     bodies = list(read_bodies(file, split="RecordIO", strategy="MultiRecord", max_bytes=44))
     assert bodies == [b"".join(RECORD_PARTS[:2]), b"".join(RECORD_PARTS[2:])]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
-from microjobs_orchestrator.local.parity.table import SAGEMAKER
+from microjobs_orchestrator.local.parity.table import SAGEMAKER as SAGEMAKER_OPERATIONS
 from microjobs_orchestrator.local.protocols import validation
 from microjobs_orchestrator.local.protocols.models import load_operation_model, load_service_model
 from microjobs_orchestrator.local.protocols.validation import compile_pattern, validate
@@ -150,7 +150,7 @@ def test_pattern_matches_characters_above_16_bits() -> None:
 
 def test_long_invalid_names_are_refused_quickly() -> None:
     """The test exceeds its time limit if the validation of a name takes quadratic time."""
-    for operation in SAGEMAKER:
+    for operation in SAGEMAKER_OPERATIONS:
         for name in ("-" * 2_000_000, "a-" * 1_000_000):
             with pytest.raises(ServiceError):
                 validate(load_operation_model("sagemaker", operation), {"EndpointName": name, "Nonsense": name})

@@ -82,7 +82,7 @@ class RepositoryCopy:
         (self.folder / "microjobs_orchestrator").symlink_to("orchestrator")
         (self.folder / "docs" / "maintaining").mkdir(parents=True)
         self.models = parent_folder / "user" / ".aws" / "models"
-        self.home = parent_folder / "user" / "home"
+        self.microjobs_home = parent_folder / "user" / "home"
         model_folder = self.models / "sagemaker" / "2017-07-24"
         model_folder.mkdir(parents=True)
         (model_folder / "service-2.sdk-extras.json").write_text(json.dumps(EXTRAS))
@@ -93,7 +93,7 @@ class RepositoryCopy:
         environment = {
             **os.environ,
             "HOME": str(self.models.parents[1]),
-            "MICROJOBS_HOME": str(self.home),
+            "MICROJOBS_HOME": str(self.microjobs_home),
             "PYTHONPATH": os.pathsep.join([str(self.folder), str(REPOSITORY / "shared")]),
         }
         command = [sys.executable, "-m", *arguments]

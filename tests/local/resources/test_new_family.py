@@ -32,7 +32,7 @@ class Server:
 
     def start(self) -> None:
         self.copy.microjobs("local", "up", "--detach", "--runtime", "process", "--port", "0")
-        address = control.find_server(Home(self.copy.home))
+        address = control.find_server(Home(self.copy.microjobs_home))
         assert address is not None
         session: Any = botocore.session.get_session()
         session.get_component("data_loader").search_paths.insert(0, str(self.copy.models))
@@ -143,7 +143,7 @@ def test_server_that_is_killed_recovers_the_family(server: Server) -> None:
     server.greet("lost", "echo begun; sleep 100")
     server.wait_for_line("lost", "begun")
     os.kill(server.pid, signal.SIGKILL)
-    wait_until(lambda: control.find_server(Home(server.copy.home)), lambda address: address is None)
+    wait_until(lambda: control.find_server(Home(server.copy.microjobs_home)), lambda address: address is None)
     server.start()
     description = server.wait("lost")
     assert (description["GreetingStatus"], description["FailureReason"]) == (

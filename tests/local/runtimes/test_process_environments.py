@@ -83,7 +83,7 @@ def wheel(tmp_path: Path, jobs_folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 )
 def test_image_name_selects_the_job(image: str, shared_workspace: Path) -> None:
     jobs = shared_workspace / "repository" / "containers"
-    assert Environments(shared_workspace / "environments", jobs).ensure(image).lock_folder == jobs / "tiny"
+    assert Environments(shared_workspace / "environments", jobs).ensure(image).job_folder == jobs / "tiny"
 
 
 @pytest.mark.parametrize("image", ["sagemaker-scikit-learn:1.2-1", "bin", ".", ""])

@@ -187,7 +187,7 @@ def test_chunks_are_parsed_strictly(chunks: bytes, status: int) -> None:
 def test_clients_that_read_no_responses_occupy_no_threads() -> None:
     request = b"GET /" + b"x" * 900 + b" HTTP/1.1\r\nHost: a\r\n\r\n"
     with run_http_server(timeout=4 * HANG_SECONDS) as host, ExitStack() as stack:
-        for _ in range(4):  # twice as many requests as threads
+        for _ in range(4):  # twice as many connections as threads
             connection = stack.enter_context(closing(connect(host)))
             connection.settimeout(1)
             with suppress(TimeoutError):  # the server stops reading when its buffer for responses is full

@@ -28,7 +28,7 @@ class HostWithFolder:
 def sync(store: ObjectStore, tmp_path: Path) -> Sync:
     host = HostWithFolder(tmp_path / "files")
     host.files.mkdir()
-    return Sync(store, [host], "/out", "s3://data/c", tmp_path / "work", note=print, deletes=True)  # type: ignore[list-item]
+    return Sync(store, [host], "/out", "s3://data/c", tmp_path / "work", note=print, deletes_removed_files=True)  # type: ignore[list-item]
 
 
 def list_keys(store: ObjectStore) -> list[str]:

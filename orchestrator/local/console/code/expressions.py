@@ -76,7 +76,7 @@ def format_value(value: Any, indent: str = "", offset: int = 0) -> str:
 
     Args:
         indent: the indentation of the line on which the text begins.
-        offset: the number of characters before the text on this line.
+        offset: the number of other characters on this line, before the text and after it.
     """
     opening, items, closing = _split(value)
     if not items:

@@ -28,7 +28,7 @@ from microjobs_orchestrator.local.state import Record
 
 ANY_TARGET = InvocationTarget()
 VARIANT_TYPES = {VARIANTS: "production", SHADOWS: "shadow"}
-"""The types of variants as error messages name them, by the members of deployments."""
+"""For each member of a deployment that lists variants, the word for their type in error messages."""
 
 
 def delete_record(context: Context, name: str) -> None:
@@ -38,7 +38,7 @@ def delete_record(context: Context, name: str) -> None:
     context.state.delete(ENDPOINT.arn_type, name)
 
 
-def _list_idle_instances(record: Record) -> Collection[str]:
+def _list_possibly_idle_instances(record: Record) -> Collection[str]:
     """Return the ids of the instances that were in service before the server restarted, and that run only while there
     are requests."""
     if record.status not in SERVING_STATUSES:
@@ -80,7 +80,7 @@ class Endpoint:
         self._observers: Sequence[Observer] = ()
         self.queue = asynchronous.InvocationQueue(context, self.name, self.choose_replica, self.observe)
         self._observer_maker = ObserverMaker(context, self.observe)
-        self._idle_instances = _list_idle_instances(record)
+        self._possibly_idle_instances = _list_possibly_idle_instances(record)
         """Instances that were in service before the server restarted. If they have no hosts, their next request starts
         them."""
 
@@ -96,9 +96,9 @@ class Endpoint:
         """Return a replica for a request, if possible not one of `tried_replicas`; None if none serves the target."""
         return self._router.choose_replica(target.variant, tried_replicas)
 
-    def serves(self, replica: Replica) -> bool:
+    def routes_to(self, replica: Replica) -> bool:
         """Return whether a replica still receives requests."""
-        return self._router.serves(replica)
+        return self._router.routes_to(replica)
 
     def has_other_replica(self, tried_replicas: Sequence[Replica]) -> bool:
         """Return whether another replica can receive a request that did not reach `tried_replicas`."""
@@ -132,7 +132,7 @@ class Endpoint:
         ]
 
     def _make_planned_replica(self, variant: Mapping[str, Any], variant_type: str) -> PlannedReplica:
-        may_be_idle = variant["InstanceId"] in self._idle_instances
+        may_be_idle = variant["InstanceId"] in self._possibly_idle_instances
         return PlannedReplica(
             get_plan_name(self.name, variant),
             instance_id=variant["InstanceId"],

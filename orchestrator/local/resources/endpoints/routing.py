@@ -78,7 +78,7 @@ class Router:
         (chosen_item,) = _random.choices(weighted_groups, shares if any(shares) else None)
         return chosen_item.group.choose_replica(tried_replicas)
 
-    def serves(self, replica: Replica) -> bool:
+    def routes_to(self, replica: Replica) -> bool:
         """Return whether a replica receives requests."""
         return replica in self._replicas
 

@@ -92,9 +92,9 @@ class InferenceComponent:
         endpoint = self._find_endpoint()
         return endpoint is not None and variant in endpoint.randomly_routed_variants
 
-    def serves(self, replica: Replica) -> bool:
+    def routes_to(self, replica: Replica) -> bool:
         """Return whether a copy still receives requests."""
-        return self._router.serves(replica)
+        return self._router.routes_to(replica)
 
     def has_other_replica(self, tried_replicas: Sequence[Replica]) -> bool:
         """Return whether another copy can receive a request that did not reach `tried_replicas`."""

@@ -56,7 +56,7 @@ class ProcessingJob:
         elapsed, store, note = self.job.compute_elapsed_seconds(), self.job.context.store, self.job.note
         for number, output in enumerate(self._list_outputs("Continuous")):
             folder = self.job.folder / "sync" / str(number)
-            sync = Sync(store, hosts, output["LocalPath"], output["S3Uri"], folder, note, deletes=False)
+            sync = Sync(store, hosts, output["LocalPath"], output["S3Uri"], folder, note, deletes_removed_files=False)
             sync.start()
             self._syncs.append(sync)
         stopping_condition = self.job.request.get("StoppingCondition", {})

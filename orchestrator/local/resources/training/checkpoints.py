@@ -41,7 +41,14 @@ class Checkpoints:
             initial_names, folder = [name for name, _ in self._list_checkpoints()], self._job.folder / "sync"
             store, note = self._job.context.store, self._job.note
             self._sync = Sync(
-                store, hosts, self.folder, self._uri, folder, note, deletes=True, initial_names=initial_names
+                store,
+                hosts,
+                self.folder,
+                self._uri,
+                folder,
+                note,
+                deletes_removed_files=True,
+                initial_names=initial_names,
             )
             self._sync.start()
 

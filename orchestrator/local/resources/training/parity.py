@@ -14,7 +14,7 @@ S3_SOURCE: Rows = {
     "S3DataType": Honoured(
         "objects with a key prefix, or those of a manifest; augmented manifests in Pipe mode",
         values=("S3Prefix", "ManifestFile", "AugmentedManifestFile"),
-        reason="only AWS's own fine-tuning reads conversations: put the objects under one prefix",
+        reason="`Converse` is only for AWS's own fine-tuning: use S3Prefix",
     ),
     **make_honoured_rows("S3Uri"),
     "S3DataDistributionType": common.DISTRIBUTION,

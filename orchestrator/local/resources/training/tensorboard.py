@@ -46,7 +46,9 @@ class TensorBoard:
         """Start to upload event files."""
         if self.folder is not None:
             store, copy_folder = self._job.context.store, self._job.folder / "tensorboard"
-            self._sync = Sync(store, hosts, self.folder, self._uri, copy_folder, self._job.note, deletes=False)
+            self._sync = Sync(
+                store, hosts, self.folder, self._uri, copy_folder, self._job.note, deletes_removed_files=False
+            )
             self._sync.start()
 
     def finish(self) -> None:

@@ -21,7 +21,11 @@ COMPLETION_CRITERIA: Rows = {
     **make_honoured_rows("TargetObjectiveMetricValue"),
     "BestObjectiveNotImproving": Members(make_honoured_rows("MaxNumberOfTrainingJobsNotImproving")),
     "ConvergenceDetected": Members(
-        {"CompleteOnConvergence": Honoured("no effect", values=("Disabled",), reason="use BestObjectiveNotImproving")}
+        {
+            "CompleteOnConvergence": Honoured(
+                "a job does not end by convergence", values=("Disabled",), reason="use BestObjectiveNotImproving"
+            )
+        }
     ),
 }
 

@@ -71,8 +71,8 @@ def describe_emulation(client: docker.DockerClient, name: str) -> str | None:
     if docker_engine.is_native(architecture, machine):
         return None
     return (
-        f"image {name} is for {architecture}, but the engine's machine is {machine}: it runs emulated, which is slower "
-        f"(or not at all, if no emulator is installed); an image for linux/{machine} runs natively"
+        f"image {name} is for {architecture}, but the engine's machine is {machine}: it runs emulated, which is "
+        f"slower; without an emulator, it does not run. An image for linux/{machine} runs natively"
     )
 
 

@@ -46,7 +46,7 @@ def _find_program(name: str, environment: Environment, layout: Layout) -> str:
     program = program or (shutil.which(command_name) if command_name in SHELLS else None)
     if program is None:
         raise CannotRunError(
-            f"entry point {name!r} is not in the environment of {environment.lock_folder.name}: without an engine, "
+            f"entry point {name!r} is not in the environment of {environment.job_folder.name}: without an engine, "
             "only python, sh, bash and the commands of its packages run; start Docker for others"
         )
     return program
@@ -55,10 +55,10 @@ def _find_program(name: str, environment: Environment, layout: Layout) -> str:
 def make_search_path(environment: Environment) -> str:
     """Return the PATH of a host.
 
-    If several hosts share the environment, the folder `fallback` comes before it. So `fallback` hides the environment's
-    pip, which would install packages for all of these hosts.
+    A shared environment (`base` is None) comes after the folder `fallback`, whose pip hides the environment's pip:
+    otherwise, one host could install packages for all hosts. The environment of a single host comes before `fallback`.
     """
-    containers_folder = environment.lock_folder.parent
+    containers_folder = environment.job_folder.parent
     if environment.base is None:
         return f"{containers_folder / 'bin'}:{containers_folder / 'fallback'}:{environment.bin}"
     return f"{containers_folder / 'bin'}:{environment.bin}:{containers_folder / 'fallback'}:{environment.base / 'bin'}"

@@ -43,7 +43,7 @@ MAX_UNUSED_SECONDS = 7 * 86_400.0
 class Environment:
     """A virtual environment, and the folder of its lock file."""
 
-    lock_folder: Path
+    job_folder: Path
     """The folder of a ready-made job, or of another program whose lock file is not in a job's folder."""
     folder: Path
     """The virtual environment."""
@@ -75,7 +75,7 @@ class Environment:
             program = folder / "bin" / name
             program.write_text(f'#!/bin/sh\nexec {shlex.quote(str(python))} -P -m pip "$@"\n', encoding="utf-8")
             program.chmod(0o755)
-        return Environment(self.lock_folder, folder, self.folder)
+        return Environment(self.job_folder, folder, self.folder)
 
 
 class Environments:
@@ -110,8 +110,8 @@ class Environments:
         """
         return self._ensure(lock_file.parent, name, merge_locks(lock_file.read_text(encoding="utf-8")))
 
-    def _ensure(self, lock_folder: Path, name: str, package_list: str) -> Environment:
-        environment = Environment(lock_folder, self._folder / f"{name}-{_hash_contents(package_list)}")
+    def _ensure(self, job_folder: Path, name: str, package_list: str) -> Environment:
+        environment = Environment(job_folder, self._folder / f"{name}-{_hash_contents(package_list)}")
         self._folder.mkdir(parents=True, exist_ok=True)
         with hold_file_lock(environment.folder.with_suffix(".lock")) as lock_descriptor:
             if not (environment.folder / COMPLETE_MARKER).exists():

@@ -262,7 +262,7 @@ def _make_variables(host_plan: HostPlan, environment: Environment, layout: Layou
         "PATH": f"{commands.make_search_path(environment)}:{inherited.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
         **variables,
-        JOB_VARIABLE: str(environment.lock_folder),  # the folder of the ready-made job
+        JOB_VARIABLE: str(environment.job_folder),  # the folder of the ready-made job
         PYTHON_VARIABLE: str(environment.python),
         BASE_DIR_VARIABLE: str(layout.root),
         **network.make_variables(),
