@@ -44,13 +44,13 @@ def hosts() -> Iterator[Hosts]:
         yield job_hosts
 
 
-def start(hosts: Hosts, name: str, call: str, arguments: Mapping[str, object], **time_limits: float) -> Host:
-    return hosts.start_program(name, time_limits, call=call, arguments=arguments)
+def start(hosts: Hosts, name: str, call: str, arguments_by_host: Mapping[str, object], **time_limits: float) -> Host:
+    return hosts.start_program(name, time_limits, call=call, arguments=arguments_by_host)
 
 
-def run(hosts: Hosts, call: str, arguments: Mapping[str, object], **time_limits: float) -> dict[str, End]:
+def run(hosts: Hosts, call: str, arguments_by_host: Mapping[str, object], **time_limits: float) -> dict[str, End]:
     for name in hosts.names:
-        start(hosts, name, call, arguments, **time_limits)
+        start(hosts, name, call, arguments_by_host, **time_limits)
     return hosts.wait_for_end()
 
 

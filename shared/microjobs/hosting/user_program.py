@@ -113,7 +113,7 @@ def import_program(program: Path) -> ModuleType:
     imported_module = sys.modules.get(program.stem)
     if imported_module is not None and getattr(imported_module, "__file__", None) == str(program):
         return imported_module
-    toolkit.make_importable()
+    toolkit.make_package_importable()
     sys.path[:0] = [str(program.parent), *read_user_paths()]
     spec = importlib.util.spec_from_file_location(program.stem, program)
     if spec is None or spec.loader is None:

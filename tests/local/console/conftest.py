@@ -82,7 +82,7 @@ def page(shared_page: tuple[Page, list[str]]) -> Iterator[Page]:
 
 
 @pytest.fixture
-def own_page(session_page: Page) -> Iterator[Page]:
+def new_page(session_page: Page) -> Iterator[Page]:
     """Return a new page in the open session, for a test that changes more than the address. The page may log errors."""
     page = session_page.context.new_page()
     yield page

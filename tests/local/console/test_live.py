@@ -96,34 +96,34 @@ def test_page_shows_lines_that_were_written_while_it_had_no_connection(
 
 
 def test_hidden_tab_requests_nothing_until_it_is_visible(
-    own_page: Page, server: LocalServer, shell: Shell, console_url: str
+    new_page: Page, server: LocalServer, shell: Shell, console_url: str
 ) -> None:
     shell.run("echo first")
-    own_page.goto(f"{console_url}#/logs/training-job/{shell.name}")
-    lines = own_page.locator(".log > div > div")
+    new_page.goto(f"{console_url}#/logs/training-job/{shell.name}")
+    lines = new_page.locator(".log > div > div")
     expect(lines).to_have_text(["first"])
-    own_page.wait_for_timeout(ARRIVAL_MS)  # in this time, the feed sends the last changes that belong to the first line
-    own_page.evaluate(SET_HIDDEN, True)
+    new_page.wait_for_timeout(ARRIVAL_MS)  # in this time, the feed sends the last changes that belong to the first line
+    new_page.evaluate(SET_HIDDEN, True)
     requests: list[str] = []
-    own_page.on("request", lambda request: requests.append(request.url))
+    new_page.on("request", lambda request: requests.append(request.url))
     shell.run("echo second")
     server.wait_for_log(shell.name, "second")
-    own_page.wait_for_timeout(ARRIVAL_MS)
+    new_page.wait_for_timeout(ARRIVAL_MS)
     assert requests == []
-    own_page.evaluate(SET_HIDDEN, False)
+    new_page.evaluate(SET_HIDDEN, False)
     expect(lines).to_have_text(["first", "second"])
 
 
-def test_page_loads_although_some_files_do_not_arrive(own_page: Page, console_url: str) -> None:
+def test_page_loads_although_some_files_do_not_arrive(new_page: Page, console_url: str) -> None:
     failures = iter(("internetdisconnected",) * 2)
 
     def abort_first_requests(route: Route) -> None:
         code = next(failures, None)
         route.abort(code) if code else route.fallback()
 
-    own_page.route(re.compile(r"/(main|ui)\.js$"), abort_first_requests)
-    own_page.goto(console_url)
-    expect(own_page.get_by_role("heading", name="Jobs, endpoints and executions")).to_be_visible()
+    new_page.route(re.compile(r"/(main|ui)\.js$"), abort_first_requests)
+    new_page.goto(console_url)
+    expect(new_page.get_by_role("heading", name="Jobs, endpoints and executions")).to_be_visible()
 
 
 def test_request_that_gets_no_response_is_sent_again(own_stub_page: Page, stub_server: LocalServer) -> None:

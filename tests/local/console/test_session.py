@@ -60,24 +60,24 @@ def test_another_browser_has_no_session(browser: Browser, console_url: str) -> N
     context.close()
 
 
-def test_markup_with_inline_code_cannot_be_assigned(own_page: Page, console_url: str) -> None:
-    own_page.goto(console_url)
+def test_markup_with_inline_code_cannot_be_assigned(new_page: Page, console_url: str) -> None:
+    new_page.goto(console_url)
     script = """() => {
         const element = document.createElement("a");
         try { element.innerHTML = "<img src=x onerror='window.ran = true'>"; } catch (error) { return error.name; }
         return "assigned";
     }"""
-    assert own_page.evaluate(script) == "TypeError"
+    assert new_page.evaluate(script) == "TypeError"
 
 
-def test_page_of_a_bucket_cannot_use_the_session(own_page: Page, server: LocalServer) -> None:
+def test_page_of_a_bucket_cannot_use_the_session(new_page: Page, server: LocalServer) -> None:
     """A job can store an HTML page in a bucket. Its presigned address has the console's origin."""
     html = "<title>-</title><script>document.title = 'ran'; document.title = localStorage.length</script>"
     server.s3.put_object(Bucket=server.address.bucket, Key="page.html", Body=html.encode(), ContentType="text/html")
     url = server.s3.generate_presigned_url("get_object", {"Bucket": server.address.bucket, "Key": "page.html"})
-    own_page.goto(url)
-    assert own_page.title() == "-"
-    assert own_page.evaluate("origin") == "null"
+    new_page.goto(url)
+    assert new_page.title() == "-"
+    assert new_page.evaluate("origin") == "null"
 
 
 def test_page_reports_the_end_of_its_session(browser: Browser, server: LocalServer) -> None:

@@ -186,9 +186,9 @@ def test_restarted_server_reads_metrics_from_earlier_lines(parts: ServerParts) -
     metrics = [{"Name": "loss", "Regex": "loss: (.+)"}]
     algorithm = {"TrainingImage": "image", "TrainingInputMode": "File", "MetricDefinitions": metrics}
     create_training_job(parts.context, {**TRAINING_REQUEST, "AlgorithmSpecification": algorithm})
-    job = load_or_create_training_job(parts)
-    job.handle_start(())
-    with job.job.open_stream("algo-1").writer() as write:
+    training_job = load_or_create_training_job(parts)
+    training_job.handle_start(())
+    with training_job.job.open_stream("algo-1").writer() as write:
         write(Line(time.time(), b"loss: 0.5"))
     load_or_create_training_job(parts).recover([WorkingHost("algo-1", 0.0)])
     record = parts.context.state.get(TRAINING_JOB.arn_type, "job")

@@ -54,7 +54,7 @@ class Deployable(Protocol):
     def get_capacity(self, deployment: Deployment) -> int:
         """Return the number of instances or copies that the largest variant of a deployment should have."""
 
-    def serve(self, fleet: Fleet, next_fleet: Fleet | None = None) -> Mapping[str, Any]:
+    def put_in_service(self, fleet: Fleet, next_fleet: Fleet | None = None) -> Mapping[str, Any]:
         """Send requests to replicas from now on. Return members of the description.
 
         Args:
@@ -276,7 +276,7 @@ class Deployer:
 
     def _serve(self, status: str, **members: Any) -> None:
         """Send requests to the current replicas, and describe them."""
-        self._description = self._resource.serve(self._fleet, self._next_fleet)
+        self._description = self._resource.put_in_service(self._fleet, self._next_fleet)
         internal: dict[str, Any] = {DEPLOYMENT: self._fleet.deployment}
         if status != "Updating":
             internal |= {NEXT_DEPLOYMENT: None, UPDATE_CONFIG: None}

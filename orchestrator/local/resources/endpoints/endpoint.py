@@ -144,7 +144,7 @@ class Endpoint:
     def get_capacity(self, deployment: Deployment) -> int:
         return deployments.get_largest_instance_count(deployment)
 
-    def serve(self, fleet: Fleet, next_fleet: Fleet | None = None) -> Mapping[str, Any]:
+    def put_in_service(self, fleet: Fleet, next_fleet: Fleet | None = None) -> Mapping[str, Any]:
         deployment, groups = fleet.deployment, group_replicas(fleet.replicas.values(), self._is_routed_randomly)
         weighted_groups, members = self._make_weighted_groups(fleet, groups), {}
         if next_fleet is not None:

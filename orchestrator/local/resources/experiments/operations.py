@@ -12,7 +12,7 @@ from typing import Any
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.pages import cut_page
 from microjobs_orchestrator.local.resources.descriptions import select_response_members
-from microjobs_orchestrator.local.resources.experiments import associations, component_metrics, job_components
+from microjobs_orchestrator.local.resources.experiments import associations, component_metrics, job_trial_components
 from microjobs_orchestrator.local.resources.experiments.kinds import EXPERIMENT, TRIAL, TRIAL_COMPONENT
 from microjobs_orchestrator.local.resources.listing import describe_as
 from microjobs_orchestrator.local.resources.operations import Handler, Operations, Request, Response, add_resource
@@ -128,10 +128,10 @@ class TrialComponentOperations(_ExperimentOperations):
     kind = TRIAL_COMPONENT
 
     def compute_summary_members(self, record: Record) -> Mapping[str, Any]:
-        return job_components.derive_members(self.context, record)
+        return job_trial_components.derive_members(self.context, record)
 
     def compute_members(self, record: Record) -> Mapping[str, Any]:
-        members = job_components.derive_members(self.context, record)
+        members = job_trial_components.derive_members(self.context, record)
         metrics = component_metrics.summarize(self.context.metrics, record)
         parents = associations.list_parents(self.context, record.name)
         return {**members, "Metrics": metrics, "Parents": parents}

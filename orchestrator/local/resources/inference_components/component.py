@@ -178,7 +178,7 @@ class InferenceComponent:
     def get_capacity(self, deployment: Deployment) -> int:
         return len(deployment["Copies"])
 
-    def serve(self, fleet: Fleet, next_fleet: Fleet | None = None) -> Mapping[str, Any]:
+    def put_in_service(self, fleet: Fleet, next_fleet: Fleet | None = None) -> Mapping[str, Any]:
         fleets = [fleet] if next_fleet is None else [fleet, next_fleet]
         self._router = Router([group for each in fleets for group in self._make_weighted_groups(each)])
         self._copies = tuple(copy for each in fleets for copy in each.replicas.values())

@@ -10,7 +10,7 @@ from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle import inputs, outputs
 from microjobs_orchestrator.local.lifecycle.job import LAYOUT
 from microjobs_orchestrator.local.lifecycle.registry import Runnable
-from microjobs_orchestrator.local.resources.experiments import job_components
+from microjobs_orchestrator.local.resources.experiments import job_trial_components
 from microjobs_orchestrator.local.resources.operations import Request, RunningOperations
 from microjobs_orchestrator.local.resources.processing.job import ProcessingJob
 from microjobs_orchestrator.local.resources.processing.kinds import PROCESSING_JOB
@@ -44,7 +44,7 @@ class ProcessingJobOperations(RunningOperations):
             _check_path(item["S3Output"]["LocalPath"], f"output {item['OutputName']!r}")
             bucket, prefix = parse_uri(item["S3Output"]["S3Uri"])
             self.context.store.check_writable(bucket, outputs.join_key(prefix, "output"))
-        return job_components.add_job(self.context, request, partial(super().add, request))
+        return job_trial_components.add_job(self.context, request, partial(super().add, request))
 
     def make_runnable(self, record: Record) -> Runnable:
         return ProcessingJob(self.context, record)

@@ -11,7 +11,7 @@ from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle import outputs
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.resources.experiments import job_components
+from microjobs_orchestrator.local.resources.experiments import job_trial_components
 from microjobs_orchestrator.local.resources.mlflow import rest_client
 from microjobs_orchestrator.local.resources.model_registry.names import find_group
 from microjobs_orchestrator.local.resources.operations import add_resource
@@ -64,7 +64,7 @@ def create(context: Context, request: Mapping[str, Any], owner: Owner | None = N
         internal=internal,
         owner=owner,
     )
-    return job_components.add_job(context, request, add)
+    return job_trial_components.add_job(context, request, add)
 
 
 def check_request(context: Context, request: Mapping[str, Any]) -> None:

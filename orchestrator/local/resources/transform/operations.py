@@ -6,7 +6,7 @@ https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTransformJob
 from functools import partial
 
 from microjobs_orchestrator.local.lifecycle.registry import Runnable
-from microjobs_orchestrator.local.resources.experiments import job_components
+from microjobs_orchestrator.local.resources.experiments import job_trial_components
 from microjobs_orchestrator.local.resources.models.containers import refuse_direct_mode
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.models.multi_model import refuse_multi_model
@@ -38,7 +38,7 @@ class TransformJobOperations(RunningOperations):
         add = partial(
             add_resource, self.context, TRANSFORM_JOB, request, members=members, referenced_resources={"Model": model}
         )
-        return job_components.add_job(self.context, request, add)
+        return job_trial_components.add_job(self.context, request, add)
 
     def make_runnable(self, record: Record) -> Runnable:
         return TransformJob(self.context, record)

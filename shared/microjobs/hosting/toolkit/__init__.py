@@ -12,7 +12,7 @@ from . import content_types, decoder, default_inference_handler, encoder, errors
 PACKAGE = "sagemaker_inference"
 
 
-def make_importable() -> None:
+def make_package_importable() -> None:
     """Make `import sagemaker_inference` find these modules, unless the package itself is installed."""
     if importlib.util.find_spec(PACKAGE) is not None:
         return
