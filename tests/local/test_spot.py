@@ -110,7 +110,7 @@ def test_interrupted_trainer_ends_at_the_same_weights(server: LocalServer) -> No
             path = server.bucket / f"spot/{split}/{name}_{split}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, values)
-    uninterrupted_job = start_trainer(server)
+    uninterrupted_job = start_trainer(server, StoppingCondition={"MaxRuntimeInSeconds": 600})
     spot_job = start_trainer(server, **make_spot_members(server, "trainer", max_runtime=300, max_wait=600))
     wait_until(
         lambda: server.read_logs("TrainingJobs", spot_job),
