@@ -97,7 +97,7 @@ def test_all_hosts_are_interrupted_together(server: LocalServer) -> None:
     }  # fmt: skip
 
 
-EPOCHS = 4000
+EPOCHS = 2000
 
 
 @pytest.mark.engine
@@ -127,7 +127,7 @@ def test_interrupted_trainer_ends_at_the_same_weights(server: LocalServer) -> No
 
 
 def start_trainer(server: LocalServer, **members: Any) -> str:
-    """Start a training job of about ten seconds in the PyTorch image, and return its name."""
+    """Start a training job of about five seconds in the PyTorch image, and return its name."""
     request = make_training_request(server, "", **members)
     request["AlgorithmSpecification"] = {"TrainingImage": make_image_name("train-pytorch"), "TrainingInputMode": "File"}
     request["HyperParameters"] = {"epochs": str(EPOCHS), "batch_size": "16", "eval_every": "100"}
