@@ -226,7 +226,7 @@ REASONS_BY_ERROR: dict[Exception, str] = {
 def test_reason_of_a_failed_start_begins_with_a_sagemaker_prefix(
     parts: ServerParts, error: Exception, reason: str, job_type: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: str) -> None:
+    def fail(*_: object) -> None:
         raise error
 
     monkeypatch.setattr(parts.runtime, "prepare", fail)
