@@ -110,9 +110,6 @@ def serve(
     _return_large_blocks()
     stop = threading.Event()
     _stop_on_signals(stop)
-    home.create()
-    if stops_when_unused:
-        threading.Thread(target=_stop_without_users, args=(home, stop), daemon=True).start()
     with ExitStack() as cleanup:
         choose = choose or partial(choose_runtime, guard_image=config.guard_image)
         try:
@@ -124,6 +121,8 @@ def serve(
         except CannotRunError as error:
             raise ServerError(str(error)) from error
         cleanup.callback(runtime.close)
+        if stops_when_unused:
+            threading.Thread(target=_stop_without_users, args=(home, stop), daemon=True).start()
         logger.info("runtime %s: %s", runtime.name, reason)
         port = _start(home, config, runtime, cleanup)
         url = f"http://{LOOPBACK}:{port}"

@@ -70,7 +70,7 @@ def test_log_of_each_host_states_the_substitution(parts: ServerParts, tmp_path: 
 def test_log_states_what_the_runtime_reports_about_the_image(
     parts: ServerParts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts.runtime, "prepare", {"mine": "mine runs emulated"}.get)
+    monkeypatch.setattr(parts.runtime, "prepare", lambda image, _: f"{image} runs emulated")
     parts.runtime.behaviours["mine"] = ImageBehaviour()
     plan = Plan("job/a", (HostPlan("algo-1", "mine", tmp_path / "files"),))
     attempt = Attempt("job/a", "mine", make_plan=lambda _: plan, open_stream=lambda name: LogStream(tmp_path / name))

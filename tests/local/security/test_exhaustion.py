@@ -355,7 +355,7 @@ def read_resident_megabytes(server: LocalServer) -> float:
 
 
 def send_large_bodies(sender: Sender, signed_headers: Mapping[str, str]) -> list[threading.Thread]:
-    """Start 20 threads, each of which sends a body of 24 MB; return the threads."""
+    """Start 20 threads, and return them. Each thread sends a body of 24 MB."""
 
     def send() -> None:
         with closing(connect(sender.host)) as connection:

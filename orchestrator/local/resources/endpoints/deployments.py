@@ -16,7 +16,7 @@ from microjobs_orchestrator.local.resources.operations import find_resource
 Deployment = Mapping[str, Any]
 """Members for an endpoint: EndpointConfigName; StartTime, in seconds since 1970; Variants (production variants) and
 Shadows (shadow variants), with their current weights and counts; and AsyncInferenceConfig, DataCaptureConfig and
-EnableNetworkIsolation, each of which may be None. Each variant also has the InstanceId of its first instance, and
+EnableNetworkIsolation. The last three may be None. Each variant also has the InstanceId of its first instance, and
 Model, a CreateModel request. A variant that inference components serve has no Model.
 
 Members for an inference component: Model, Specification, InstanceType, Copies (the ids of the copies), and, for an
